@@ -1,0 +1,61 @@
+"""Probes: pure measurements with the facts that every number of theirs carries, and their registry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mneme.registry import Registry, member_of
+
+Level = Literal["head", "behavior", "intervention"]
+Site = Literal["attention_inputs", "token_scores", "answer_scores"]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A registered probe.
+
+    level: `head` measures [item head] layer by layer, `behavior` [item], `intervention` runs the model itself.
+    unit, low, high: what the number is and where it may lie; None = unbounded; NaN means not measurable.
+    site: what it reads of a trace; None for interventions.
+    ranks_with: for interventions, the parameter that names the probe whose heads they take; None otherwise.
+    is_accuracy: whether a behavior probe's value is a share of right answers.
+    """
+
+    name: str
+    module: str
+    measure: Callable[..., Any]
+    level: Level
+    unit: str
+    low: float | None
+    high: float | None
+    site: Site | None
+    source: str
+    ranks_with: str | None = None
+    is_accuracy: bool = False
+
+
+probes: Registry[Probe] = Registry("probe", "mneme.probes")
+
+
+def probe(
+    *,
+    level: Level,
+    unit: str,
+    low: float | None,
+    high: float | None,
+    source: str,
+    site: Site | None = None,
+    ranks_with: str | None = None,
+    is_accuracy: bool = False,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a measurement under its function name, with the facts of `Probe`."""
+
+    def decorate(measure: Callable[..., Any]) -> Callable[..., Any]:
+        name, module = member_of(measure)
+        facts = Probe(name, module, measure, level, unit, low, high, site, source, ranks_with, is_accuracy)
+        probes.register(name, facts, module)
+        return measure
+
+    return decorate
