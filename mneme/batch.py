@@ -26,13 +26,9 @@ class Batch:
     def __post_init__(self) -> None:
         """Check shapes and label bounds."""
         if self.ids.ndim != 2 or self.ids.dtype != torch.int64 or self.ids.numel() == 0:
-            raise BadInput(
-                f"batch ids must be a non-empty int64 [item position] tensor, not {tuple(self.ids.shape)}"
-            )
+            raise BadInput(f"batch ids must be a non-empty int64 [item position] tensor, not {tuple(self.ids.shape)}")
         if self.lengths.shape != self.ids.shape[:1]:
-            raise BadInput(
-                f"batch lengths must be one per item ({len(self.ids)}), not {tuple(self.lengths.shape)}"
-            )
+            raise BadInput(f"batch lengths must be one per item ({len(self.ids)}), not {tuple(self.lengths.shape)}")
         if int(self.lengths.min()) < 1 or int(self.lengths.max()) > self.ids.shape[1]:
             raise BadInput(f"batch lengths must lie in 1..{self.ids.shape[1]}")
         for name, positions in self.labels.items():

@@ -41,9 +41,7 @@ class Vocabulary:
     @property
     def ordinary_ids(self) -> Tensor:
         """Every id that is not special: [vocab] int64."""
-        return torch.tensor(
-            [each for each in range(self.size) if each not in self.special_ids], dtype=torch.int64
-        )
+        return torch.tensor([each for each in range(self.size) if each not in self.special_ids], dtype=torch.int64)
 
 
 @dataclass(frozen=True)
@@ -109,9 +107,7 @@ class PromptsetMember:
 promptsets: Registry[PromptsetMember] = Registry("promptset", "mneme.promptsets")
 
 
-def promptset(
-    *, needs_tokenizer: bool, source: str
-) -> Callable[[Callable[..., Promptset]], Callable[..., Promptset]]:
+def promptset(*, needs_tokenizer: bool, source: str) -> Callable[[Callable[..., Promptset]], Callable[..., Promptset]]:
     """Register a generator `(vocabulary, *, seed, **parameters) -> Promptset` under its function name."""
 
     def decorate(build: Callable[..., Promptset]) -> Callable[..., Promptset]:

@@ -39,9 +39,7 @@ class Registry(Generic[Member]):
     def names(self) -> list[str]:
         """Names of all members, read from the folder without importing anything but the package."""
         package = importlib.import_module(self.package)
-        found = [
-            each.name for each in pkgutil.iter_modules(package.__path__) if not each.name.startswith("_")
-        ]
+        found = [each.name for each in pkgutil.iter_modules(package.__path__) if not each.name.startswith("_")]
         extra = [name for name in self._members if name not in found]
         return sorted(found + extra)
 
@@ -58,9 +56,7 @@ class Registry(Generic[Member]):
             self._refuse_unknown(name)
             importlib.import_module(f"{self.package}.{name}")
         if name not in self._members:
-            raise BadInput(
-                f"{self.package}.{name} registers no {self.kind} '{name}': name the function like the file"
-            )
+            raise BadInput(f"{self.package}.{name} registers no {self.kind} '{name}': name the function like the file")
         return self._members[name]
 
     def _refuse_unknown(self, name: str) -> None:
