@@ -39,7 +39,7 @@ class Probe:
 probes: Registry[Probe] = Registry("probe", "mneme.probes")
 
 
-def probe(
+def probe(  # noqa: PLR0913  a registration states its facts by keyword
     *,
     level: Level,
     unit: str,

@@ -8,7 +8,8 @@ from typing import Protocol
 class Progress(Protocol):
     """Called with the work done and the work in all, in the same unit, and a word about the latest state."""
 
-    def __call__(self, done: int, total: int, note: str = "") -> None: ...
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """Take note of `done` of `total`."""
 
 
 def silent(done: int, total: int, note: str = "") -> None:

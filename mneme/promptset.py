@@ -19,8 +19,12 @@ BosMode = Literal["native", "eot_as_bos", "none"]
 class Tokenizer(Protocol):
     """The part of a Hugging Face tokenizer that generators use."""
 
-    def __call__(self, text: str, *, add_special_tokens: bool = ...) -> Any: ...
-    def decode(self, token_ids: Any) -> str: ...
+    def __call__(self, text: str, *, add_special_tokens: bool = ...) -> Any:
+        """Encode; the result has `input_ids`."""
+
+    def decode(self, token_ids: Any) -> str:
+        """Text of the ids."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,69 @@
+"""Files that appear whole or not at all, and their checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def sha256_file(path: Path) -> str:
+    """sha256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `target`; on success it is synced and becomes `target`, else it goes.
+
+    Readers see the old file or the new one, never a part. Temporary names are unique, so writers never meet.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.parent / f".{target.name[:80]}.{os.getpid()}.{uuid.uuid4().hex}.tmp"
+    try:
+        yield temporary
+        descriptor = os.open(temporary, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        temporary.replace(target)
+        sync_folder(target.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_file(target: Path, write: Callable[[Path], object]) -> Path:
+    """Run `write` on a temporary path, then move the result to `target`."""
+    with replacing(target) as temporary:
+        write(temporary)
+    return target
+
+
+def write_text(target: Path, text: str) -> Path:
+    """Write a text file in one piece."""
+    return write_file(target, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def sweep_temporaries(folder: Path, older_than_seconds: float = 3600.0) -> int:
+    """Remove what killed writers left behind, if it is old enough to be nobody's; returns how many."""
+    removed = 0
+    for path in folder.rglob(".*.tmp"):
+        if time.time() - path.stat().st_mtime > older_than_seconds:
+            path.unlink(missing_ok=True)
+            removed += 1
+    return removed
