@@ -37,6 +37,11 @@ class Home:
         return self.root / "store"
 
     @property
+    def entries(self) -> Path:
+        """What each stage computed: Prefect's results, one small JSON file per cache key."""
+        return self.store / "entries"
+
+    @property
     def locks(self) -> Path:
         """Kernel locks; their files stay empty."""
         return self.root / "locks"

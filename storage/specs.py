@@ -1,0 +1,156 @@
+"""What can be asked for: frozen, typed specs that refuse a stray key."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
+
+from storage.identity import digest
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,79}$")]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Dtype = Literal["float32", "float64", "bfloat16", "float16"]
+Parameters = dict[str, JsonValue]
+PRIMARY = "primary"
+
+
+class Spec(BaseModel):
+    """Base: frozen, no unknown key."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class RecipeSource(Spec):
+    """A reference model trained here from nothing."""
+
+    kind: Literal["recipe"]
+    recipe: Name
+    parameters: Parameters = {}
+
+
+class LocalSource(Spec):
+    """A folder written by `save_pretrained`; a relative path starts at the YAML file's folder."""
+
+    kind: Literal["local"]
+    path: str
+
+
+class HubSource(Spec):
+    """A model of the hub; a revision that is no commit is resolved and the commit recorded."""
+
+    kind: Literal["hub"]
+    id: Annotated[str, Field(pattern=r"^[\w.\-]+(/[\w.\-]+)?$")]
+    revision: Annotated[str, Field(min_length=1, max_length=200)] = "main"
+
+
+class ModelSpec(Spec):
+    """configs/models/<name>.yaml"""
+
+    description: str = ""
+    source: Annotated[RecipeSource | LocalSource | HubSource, Field(discriminator="kind")]
+    dtype: Dtype = "float32"
+    bos_mode: Literal["auto", "native", "eot_as_bos", "none"] = "auto"
+    checkpoints: tuple[str, ...] = ()
+
+
+class PromptsetSpec(Spec):
+    """configs/promptsets/<name>.yaml; `file` (CSV or JSONL) feeds a generator that takes the user's own rows."""
+
+    description: str = ""
+    generator: Name
+    parameters: Parameters = {}
+    control_of: Name | None = None
+    file: str | None = None
+
+
+class ProbeSpec(Spec):
+    """configs/probes/<name>.yaml: the defaults and the named variants of a probe's parameters."""
+
+    description: str = ""
+    parameters: Parameters = {}
+    variants: dict[Name, Parameters] = {}
+
+    @field_validator("variants")
+    @classmethod
+    def _primary_is_taken(cls, variants: dict[str, Parameters]) -> dict[str, Parameters]:
+        if PRIMARY in variants:
+            raise ValueError(f"'{PRIMARY}' names the default parameters: give the variant another name")
+        return variants
+
+
+class ProbeChoice(Spec):
+    """A probe of a study: its name, or `{probe: ..., variant: ...}`."""
+
+    probe: Name
+    variant: Name = PRIMARY
+
+
+class StudySpec(Spec):
+    """configs/studies/<name>.yaml: a grid of trials."""
+
+    description: str = ""
+    models: Annotated[tuple[Name, ...], Field(min_length=1)]
+    model_seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+    promptsets: Annotated[tuple[Name, ...], Field(min_length=1)]
+    promptset_seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+    probes: Annotated[tuple[ProbeChoice, ...], Field(min_length=1)]
+    probe_seed: Seed = 0
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?|mps)$")] = "cpu"
+    trace_limit_mib: Annotated[float, Field(ge=0)] = 512.0
+    overrides: dict[str, Any] = {}
+
+    @field_validator("probes", mode="before")
+    @classmethod
+    def _names_are_choices(cls, probes: Any) -> Any:
+        if not isinstance(probes, list | tuple):
+            return probes
+        return [{"probe": each} if isinstance(each, str) else each for each in probes]
+
+    @field_validator("models", "model_seeds", "promptsets", "promptset_seeds", "probes")
+    @classmethod
+    def _no_duplicates(cls, members: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(set(members)) != len(members):
+            raise ValueError("the same member stands there twice: name each once")
+        return members
+
+
+class TrialSpec(Spec):
+    """One model x one promptset x one probe, with their seeds: what was asked.
+
+    `model_seed` is None for weights that no seed of ours made (local, hub).
+    """
+
+    model: Name
+    model_spec: ModelSpec
+    model_seed: Seed | None
+    promptset: Name
+    promptset_spec: PromptsetSpec
+    promptset_seed: Seed
+    probe: Name
+    variant: Name
+    parameters: Parameters
+    probe_seed: Seed
+
+    def asked(self) -> dict[str, Any]:
+        """The spec without what has no bearing on the answer (descriptions, lists of checkpoints)."""
+        idle = {"description": True, "checkpoints": True}
+        return self.model_dump(mode="json", exclude={"model_spec": idle, "promptset_spec": {"description": True}})
+
+    @property
+    def trial_id(self) -> str:
+        """Hash of what was asked: 16 hex digits."""
+        return digest(self.asked(), 16)
+
+    @property
+    def label(self) -> str:
+        """Short name for people: model[seed] / promptset[seed] / probe[variant]."""
+        seed = "" if self.model_seed is None else f"[{self.model_seed}]"
+        variant = "" if self.variant == PRIMARY else f"[{self.variant}]"
+        return f"{self.model}{seed} / {self.promptset}[{self.promptset_seed}] / {self.probe}{variant}"
+
+
+def is_name(text: str) -> bool:
+    """Whether a text may name a member, a study or a file of ours."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,79}", text) is not None

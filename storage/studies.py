@@ -1,0 +1,141 @@
+"""A study's YAML with the changes of the command line, resolved to its trials."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import yaml
+
+from mneme.errors import BadInput
+from mneme.registry import near_names
+from storage.config_files import config_path, parse, read_spec, read_yaml, set_key
+from storage.signatures import check_parameters
+from storage.specs import PRIMARY, ModelSpec, ProbeChoice, ProbeSpec, PromptsetSpec, StudySpec, TrialSpec
+
+_MEMBERS = ("models", "promptsets", "probes")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A resolved study: its name, its spec, and its trials in order, grouped by model, then promptset."""
+
+    name: str
+    spec: StudySpec
+    trials: tuple[TrialSpec, ...]
+
+
+def load_study(name: str, settings: Sequence[str] | Mapping[str, Any] = ()) -> Study:
+    """Read a study and resolve each member; raises BadInput for anything unknown.
+
+    `settings` are `key=value` texts or a mapping: study fields (`promptset_seeds=[0,1]`), or fields of members
+    (`promptsets.repeated_tokens.parameters.n_items=8`).
+    """
+    path = config_path("studies", name)
+    content = read_yaml(path)
+    overrides = dict(content.get("overrides") or {})
+    for key, value in _parsed(settings).items():
+        if key.split(".")[0] in _MEMBERS and "." in key:
+            overrides[key] = value
+        else:
+            set_key(content, key, value, f"study {name}")
+    content["overrides"] = overrides
+    spec = parse(StudySpec, content, f"study {name}")
+    _refuse_idle_overrides(spec)
+    return Study(name, spec, tuple(_trials(spec)))
+
+
+def _parsed(settings: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(settings, Mapping):
+        return dict(settings)
+    parsed = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key.strip():
+            raise BadInput(f"--set {setting[:80]!r} is not key=value")
+        try:
+            parsed[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise BadInput(f"--set {key.strip()}: the value {value[:80]!r} is not valid YAML") from error
+    return parsed
+
+
+def _refuse_idle_overrides(spec: StudySpec) -> None:
+    used = {
+        "models": set(spec.models),
+        "promptsets": set(spec.promptsets),
+        "probes": {each.probe for each in spec.probes},
+    }
+    for key in spec.overrides:
+        kind, _, rest = key.partition(".")
+        if kind not in used or "." not in rest:
+            raise BadInput(f"override '{key[:80]}' must read models|promptsets|probes.<name>.<key>")
+        if not any(rest.startswith(f"{name}.") for name in used[kind]):
+            name = rest.partition(".")[0][:80]
+            raise BadInput(
+                f"override '{key[:80]}' changes nothing: the study uses no {kind[:-1]} '{name}'"
+                + near_names(name, sorted(used[kind]))
+            )
+
+
+def _changes(spec: StudySpec, kind: str, name: str) -> list[tuple[str, Any]]:
+    prefix = f"{kind}.{name}."
+    return [(key.removeprefix(prefix), value) for key, value in spec.overrides.items() if key.startswith(prefix)]
+
+
+def _trials(spec: StudySpec) -> list[TrialSpec]:
+    models = [
+        (name, cast(ModelSpec, read_spec("models", name, _changes(spec, "models", name)))) for name in spec.models
+    ]
+    promptsets = [
+        (name, cast(PromptsetSpec, read_spec("promptsets", name, _changes(spec, "promptsets", name))))
+        for name in spec.promptsets
+    ]
+    for _, model in models:
+        if model.source.kind == "recipe":
+            check_parameters("recipe", model.source.recipe, model.source.parameters)
+    for _, promptset in promptsets:
+        check_parameters("promptset", promptset.generator, promptset.parameters)
+    probes = [(each, probe_parameters(each, _changes(spec, "probes", each.probe))) for each in spec.probes]
+    seeded_models = [
+        (name, model, seed)
+        for name, model in models
+        for seed in (spec.model_seeds if model.source.kind == "recipe" else (None,))
+    ]
+    return [
+        TrialSpec(
+            model=model_name,
+            model_spec=model,
+            model_seed=model_seed,
+            promptset=promptset_name,
+            promptset_spec=promptset,
+            promptset_seed=promptset_seed,
+            probe=choice.probe,
+            variant=choice.variant,
+            parameters=parameters,
+            probe_seed=spec.probe_seed,
+        )
+        for (model_name, model, model_seed), (promptset_name, promptset), promptset_seed, (
+            choice,
+            parameters,
+        ) in itertools.product(seeded_models, promptsets, spec.promptset_seeds, probes)
+    ]
+
+
+def probe_parameters(choice: ProbeChoice, changes: Sequence[tuple[str, Any]] = ()) -> dict[str, Any]:
+    """Parameters of a probe's variant: the YAML's defaults, what the variant changes, what the study changes."""
+    spec_changes = [each for each in changes if not each[0].startswith("parameters.")]
+    probe = cast(ProbeSpec, read_spec("probes", choice.probe, spec_changes))
+    parameters: dict[str, Any] = dict(probe.parameters)
+    if choice.variant != PRIMARY:
+        if choice.variant not in probe.variants:
+            known = [PRIMARY, *probe.variants]
+            raise BadInput(f"probe {choice.probe} has no variant '{choice.variant}'{near_names(choice.variant, known)}")
+        parameters.update(probe.variants[choice.variant])
+    for key, value in changes:
+        if key.startswith("parameters."):
+            set_key(parameters, key.removeprefix("parameters."), value, f"probes.{choice.probe}.parameters")
+    check_parameters("probe", choice.probe, parameters)
+    return parameters
