@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import mneme
+from storage.files import sha256_file
 
 PACKAGE = "mneme"
 _ROOT = Path(next(iter(mneme.__path__)))
@@ -51,6 +52,13 @@ def code_parts(roots: Iterable[str]) -> dict[str, str]:
         parts[module], imported = _read_module(path, path.stat().st_mtime_ns)
         waiting.extend(imported)
     return dict(sorted(parts.items()))
+
+
+def data_parts(folder: str) -> dict[str, str]:
+    """Hash of each data file (anything that is no Python) under a folder of `mneme`, by relative path."""
+    root = _ROOT / folder
+    paths = sorted(path for path in root.rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc"})
+    return {str(path.relative_to(root)): sha256_file(path)[:16] for path in paths}
 
 
 @lru_cache(maxsize=1024)

@@ -27,13 +27,17 @@ def member_module(kind: Kind, name: str) -> str:
 
 def parameter_defaults(kind: Kind, name: str) -> dict[str, bool]:
     """Keyword parameters of the member's function that a YAML may set, and whether each has a default."""
-    module = member_module(kind, name)
-    path = Path(next(iter(mneme.__path__))).joinpath(*module.split(".")[1:]).with_suffix(".py")
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.FunctionDef) and node.name == name:
-            pairs = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
-            return {each.arg: default is not None for each, default in pairs if each.arg not in _GIVEN}
-    raise BadInput(f"{module} defines no function '{name}': name the function like the file")
+    arguments = _function(kind, name).args
+    pairs = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    return {each.arg: default is not None for each, default in pairs if each.arg not in _GIVEN}
+
+
+def declared_facts(kind: Kind, name: str) -> dict[str, Any]:
+    """The literal keywords of the member's registering decorator (level, site, unit, ...)."""
+    for decorator in _function(kind, name).decorator_list:
+        if isinstance(decorator, ast.Call) and isinstance(decorator.func, ast.Name):
+            return {each.arg: ast.literal_eval(each.value) for each in decorator.keywords if each.arg}
+    raise BadInput(f"{member_module(kind, name)} does not register '{name}': decorate it with @{kind}(...)")
 
 
 def check_parameters(kind: Kind, name: str, parameters: Mapping[str, Any]) -> None:
@@ -45,3 +49,12 @@ def check_parameters(kind: Kind, name: str, parameters: Mapping[str, Any]) -> No
     missing = [key for key, has_default in known.items() if not has_default and key not in parameters]
     if missing:
         raise BadInput(f"{kind} {name} needs the parameter '{missing[0]}': set it in its YAML")
+
+
+def _function(kind: Kind, name: str) -> ast.FunctionDef:
+    module = member_module(kind, name)
+    path = Path(next(iter(mneme.__path__))).joinpath(*module.split(".")[1:]).with_suffix(".py")
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return node
+    raise BadInput(f"{module} defines no function '{name}': name the function like the file")
