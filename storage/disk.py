@@ -1,0 +1,19 @@
+"""A full disk, told from other faults and said in one sentence."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_TEXTS = ("No space left on device", "Disk quota exceeded", "File too large")
+
+
+def is_full(error: Exception) -> bool:
+    """Whether an error, of the system or of a library that passes its text on, means that nothing more fits."""
+    return getattr(error, "errno", None) in _ERRNOS or any(text in str(error) for text in _TEXTS)
+
+
+def full_sentence(folder: Path) -> str:
+    """What the user reads."""
+    return f"the disk under {folder} is full: free some space and run again; what was stored before is whole"

@@ -1,0 +1,276 @@
+"""What a row of each raw table must be: names, types, ranges and keys, checked before anything is stored.
+
+The only module that imports pandera. NULL means not measured; NaN becomes NULL where NULL is allowed, and an infinite
+number is always refused.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pandera.polars as pa
+import polars as pl
+
+from mneme.errors import BadInput
+
+LEVELS = ["head", "behavior", "intervention"]
+STATUSES = ["delivered", "failed", "not_applicable"]
+UTC_TIME = pl.Datetime("us", "UTC")
+_SHOWN_VALUES = 3
+_SHOWN_CHARACTERS = 100
+
+
+def _text(values: list[str] | None = None) -> pa.Column:
+    """Text that is never empty."""
+    check = pa.Check.isin(values) if values else pa.Check.str_length(min_value=1)
+    return pa.Column(pl.String, check)
+
+
+def _optional_text() -> pa.Column:
+    return pa.Column(pl.String, nullable=True)
+
+
+def _json() -> pa.Column:
+    return pa.Column(pl.String, pa.Check(_all_json, error="valid JSON"))
+
+
+def _flag() -> pa.Column:
+    return pa.Column(pl.Boolean)
+
+
+def _time() -> pa.Column:
+    return pa.Column(UTC_TIME)
+
+
+def _count(least: int = 0, *, nullable: bool = False) -> pa.Column:
+    """A whole number from `least` on: a count, or an index along an axis."""
+    return pa.Column(pl.Int64, pa.Check.ge(least), nullable=nullable)
+
+
+def _seed() -> pa.Column:
+    """A seed; NULL where nothing was drawn at random."""
+    return pa.Column(pl.Int64, nullable=True)
+
+
+def _number(low: float | None = None, high: float | None = None) -> pa.Column:
+    """A measured number within closed bounds; NULL where it could not be measured."""
+    checks = [pa.Check.ge(low)] if low is not None else []
+    checks += [pa.Check.le(high)] if high is not None else []
+    return pa.Column(pl.Float64, checks, nullable=True)
+
+
+def _ordered(low: str, high: str) -> pa.Check:
+    """`low <= high` in every row that has both."""
+
+    def holds(data: pa.PolarsData) -> pl.LazyFrame:
+        return data.lazyframe.select((pl.col(low) <= pl.col(high)).fill_null(True))
+
+    return pa.Check(holds, error=f"{low} <= {high}")
+
+
+def _error_fits_status(data: pa.PolarsData) -> pl.LazyFrame:
+    return data.lazyframe.select(pl.col("error").is_null() == (pl.col("status") == "delivered"))
+
+
+def _accuracy_is_a_share(data: pa.PolarsData) -> pl.LazyFrame:
+    return data.lazyframe.select(~pl.col("is_accuracy") | pl.col("value").is_between(0, 1).fill_null(True))
+
+
+def _all_json(data: pa.PolarsData) -> pl.LazyFrame:
+    return data.lazyframe.select(pl.col(data.key).map_elements(_is_json, return_dtype=pl.Boolean))
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _table(key: list[str], *checks: pa.Check, **columns: pa.Column) -> pa.DataFrameSchema:
+    """A table of exactly these columns, one row per key; nothing is converted while it is checked."""
+    return pa.DataFrameSchema(columns, checks=list(checks), unique=key, strict=True, coerce=False)
+
+
+_INTERVAL = _ordered("ci_low", "ci_high")
+
+TABLES: dict[str, pa.DataFrameSchema] = {
+    "trials": _table(
+        ["delivery_id"],
+        _ordered("low", "high"),
+        pa.Check(_error_fits_status, error="an error exactly where the status is not delivered"),
+        delivery_id=_text(),
+        trial_id=_text(),
+        model=_text(),
+        model_seed=_seed(),
+        promptset=_text(),
+        promptset_seed=_seed(),
+        is_control=_flag(),
+        probe=_text(),
+        variant=_text(),
+        probe_seed=_seed(),
+        level=_text(LEVELS),
+        unit=_text(),
+        low=_number(),
+        high=_number(),
+        status=_text(STATUSES),
+        error=_optional_text(),
+        delivered_at=_time(),
+        seconds=_number(low=0),
+        forwards=_count(nullable=True),
+        device=_optional_text(),
+        dtype=_optional_text(),
+        code=_optional_text(),
+        versions=_json(),
+        identity=_json(),
+        spec=_json(),
+    ),
+    "answers": _table(
+        ["study", "trial_id"],
+        study=_text(),
+        trial_id=_text(),
+        delivery_id=_text(),
+        answered_at=_time(),
+    ),
+    "item_scores": _table(  # layer and head are NULL where the model as a whole is measured
+        ["delivery_id", "layer", "head", "item"],
+        delivery_id=_text(),
+        layer=_count(nullable=True),
+        head=_count(nullable=True),
+        item=_count(),
+        value=_number(),
+    ),
+    "head_scores": _table(
+        ["delivery_id", "layer", "head"],
+        _INTERVAL,
+        delivery_id=_text(),
+        layer=_count(),
+        head=_count(),
+        score=_number(),
+        ci_low=_number(),
+        ci_high=_number(),
+        n_items=_count(),
+    ),
+    "head_effects": _table(
+        ["delivery_id", "layer", "head", "position_label"],
+        _INTERVAL,
+        delivery_id=_text(),
+        intervention=_text(),
+        layer=_count(),
+        head=_count(),
+        position_label=_optional_text(),
+        effect=_number(),
+        ci_low=_number(),
+        ci_high=_number(),
+        n_items=_count(),
+    ),
+    "behavior": _table(
+        ["delivery_id", "readout"],
+        _INTERVAL,
+        pa.Check(_accuracy_is_a_share, error="an accuracy between 0 and 1"),
+        delivery_id=_text(),
+        readout=_text(),
+        value=_number(),
+        is_accuracy=_flag(),
+        ci_low=_number(),
+        ci_high=_number(),
+        chance=_number(),
+        n_items=_count(),
+    ),
+    "controls": _table(
+        ["delivery_id", "k"],
+        _INTERVAL,
+        _ordered("control_low", "control_high"),
+        delivery_id=_text(),
+        k=_count(1),
+        value=_number(),
+        ci_low=_number(),
+        ci_high=_number(),
+        control_mean=_number(),
+        control_low=_number(),
+        control_high=_number(),
+        n_draws=_count(nullable=True),
+        n_distinct=_count(nullable=True),
+        p_value=_number(0, 1),
+        n_items=_count(),
+    ),
+    "reliability": _table(
+        ["delivery_id"],
+        delivery_id=_text(),
+        split_half=_number(-1, 1),
+        spearman_brown=_number(high=1),
+        top_k=_count(1, nullable=True),
+        top_k_jaccard=_number(0, 1),
+        n_items=_count(),
+    ),
+    "recordings": _table(
+        ["study", "model", "model_seed", "promptset", "promptset_seed"],
+        study=_text(),
+        model=_text(),
+        model_seed=_seed(),
+        promptset=_text(),
+        promptset_seed=_seed(),
+        mlflow_run_id=_text(),
+        recorded_at=_time(),
+    ),
+}
+
+
+def column_types(table: str) -> dict[str, tuple[pl.DataType, bool]]:
+    """Each column's polars type and whether it may be NULL, in the order of ARCHITECTURE.md."""
+    columns = TABLES[table].columns
+    return {name: (column.dtype.type, bool(column.nullable)) for name, column in columns.items()}
+
+
+def validated(table: str, frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame with the declared columns, order and types; raises BadInput with one sentence at the first fault."""
+    if table not in TABLES:
+        raise BadInput(f"unknown table '{table}': the raw tables are {', '.join(TABLES)}")
+    types = column_types(table)
+    for problem, names in (("lacks", types.keys() - set(frame.columns)), ("has", set(frame.columns) - types.keys())):
+        if names:
+            kind = "column" if problem == "lacks" else "unknown column"
+            raise BadInput(f"table {table} {problem} the {kind} {', '.join(sorted(names))}: see ARCHITECTURE.md")
+    cast = pl.DataFrame([_cast(table, frame[name], dtype) for name, (dtype, _) in types.items()])
+    try:
+        return TABLES[table].validate(cast, lazy=True)
+    except pa.errors.SchemaErrors as errors:
+        raise BadInput(_sentence(table, errors.failure_cases)) from None
+
+
+def _cast(table: str, column: pl.Series, dtype: pl.DataType) -> pl.Series:
+    """The column in its declared type; a fraction is never cut to an integer."""
+    place = f"table {table}, column '{column.name}'"
+    if column.dtype.is_float():
+        if column.is_infinite().any():
+            raise BadInput(f"{place}: infinite values are not stored; find the overflow or deliver NaN for no value")
+        column = column.fill_nan(None)
+        if dtype.is_integer() and (column != column.floor()).any():
+            raise BadInput(f"{place}: {column.filter(column != column.floor())[0]} is not a whole number")
+    try:
+        return column.cast(dtype)
+    except pl.exceptions.PolarsError:
+        shown = ", ".join(_short(value) for value in column.head(_SHOWN_VALUES))
+        raise BadInput(f"{place}: {column.dtype} values ({shown}) do not fit the declared type {dtype}") from None
+
+
+def _sentence(table: str, failures: pl.DataFrame) -> str:
+    """One sentence about the first failing check, with its first failing values."""
+    check, column = failures["check"][0], failures["column"][0]
+    same = pl.col("check").eq_missing(pl.lit(check)) & pl.col("column").eq_missing(pl.lit(column))
+    cases = failures.filter(same)["failure_case"]
+    shown = ", ".join(_short(value) for value in cases.head(_SHOWN_VALUES))
+    more = f" and {len(cases) - _SHOWN_VALUES} more" if len(cases) > _SHOWN_VALUES else ""
+    place = f"table {table}, column '{column}'" if column in column_types(table) else f"table {table}"
+    known = {"multiple_fields_uniqueness": "two rows share one key", "not_nullable": "NULL is not allowed here"}
+    return f"{place}: {known.get(check, f'expected {check}, found')}: {shown}{more}"
+
+
+def _short(value: object) -> str:
+    """A value, or the columns of a row, as short text."""
+    text = "NULL" if value is None else str(value)
+    if text.startswith("{"):
+        row = json.loads(text)
+        text = "(" + " ".join(f"{name}={row[name]}" for name in row if not name.endswith("_id")) + ")"
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
