@@ -13,6 +13,8 @@ from typing import Any
 from storage.files import sha256_file, sync_folder
 from storage.identity import digest
 
+PROMPTS = "prompts.parquet"  # the prompts' file inside a stored promptset, known without importing torch
+
 
 class Damaged(Exception):
     """A stored object is missing, truncated or altered: recompute it."""
@@ -67,6 +69,10 @@ class ContentStore:
                 raise Damaged(f"{name} of object {reference.address} is missing or altered")
         return folder
 
+    def path(self, reference: Reference) -> Path:
+        """Where an object lies, unchecked."""
+        return self._place(reference)
+
     def file(self, reference: Reference) -> Path:
         """The only file of an object, checked; raises Damaged."""
         (name,) = reference.files
@@ -75,6 +81,10 @@ class ContentStore:
     def size(self, address: str) -> int:
         """Bytes of an object on disk, 0 when it is gone."""
         return sum(path.stat().st_size for path in self._path(address).rglob("*") if path.is_file())
+
+    def modified(self, address: str) -> float:
+        """When an object was stored, in seconds since 1970."""
+        return self._path(address).stat().st_mtime
 
     def addresses(self) -> list[str]:
         """Every stored object."""

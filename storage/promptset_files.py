@@ -15,9 +15,10 @@ from torch import Tensor
 from mneme.batch import Batch
 from mneme.errors import BadInput
 from mneme.promptset import Promptset
+from storage.content import PROMPTS
 from storage.identity import canonical_json
 
-PROMPTS, FACTS = "prompts.parquet", "facts.json"
+FACTS = "facts.json"
 _LABEL = "label_"
 
 
@@ -67,7 +68,7 @@ def read_promptset(folder: Path) -> Promptset:
 
 
 def promptset_hash(promptset: Promptset) -> str:
-    """sha256 of what a model and a probe see of a promptset, whatever the file format: tokens, answers, labels, facts."""
+    """sha256 of what a model and a probe see, whatever the file format: tokens, answers, labels, facts."""
     content = hashlib.sha256()
     batches = {"clean": promptset.clean} | ({"corrupt": promptset.corrupt} if promptset.corrupt is not None else {})
     tensors: dict[str, Tensor | None] = {"correct": promptset.correct_ids, "wrong": promptset.wrong_ids}

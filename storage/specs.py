@@ -144,11 +144,16 @@ class TrialSpec(Spec):
         return digest(self.asked(), 16)
 
     @property
+    def pairing_label(self) -> str:
+        """Short name of the model and the promptset: model[seed] / promptset[seed]."""
+        seed = "" if self.model_seed is None else f"[{self.model_seed}]"
+        return f"{self.model}{seed} / {self.promptset}[{self.promptset_seed}]"
+
+    @property
     def label(self) -> str:
         """Short name for people: model[seed] / promptset[seed] / probe[variant]."""
-        seed = "" if self.model_seed is None else f"[{self.model_seed}]"
         variant = "" if self.variant == PRIMARY else f"[{self.variant}]"
-        return f"{self.model}{seed} / {self.promptset}[{self.promptset_seed}] / {self.probe}{variant}"
+        return f"{self.pairing_label} / {self.probe}{variant}"
 
 
 def is_name(text: str) -> bool:

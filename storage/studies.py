@@ -20,11 +20,15 @@ _MEMBERS = ("models", "promptsets", "probes")
 
 @dataclass(frozen=True)
 class Study:
-    """A resolved study: its name, its spec, and its trials in order, grouped by model, then promptset."""
+    """A resolved study: its name, its spec, its trials in order, grouped by model, then promptset.
+
+    `settings` are the changes it was loaded with, as a mapping that `load_study` takes.
+    """
 
     name: str
     spec: StudySpec
     trials: tuple[TrialSpec, ...]
+    settings: dict[str, Any]
 
 
 def load_study(name: str, settings: Sequence[str] | Mapping[str, Any] = ()) -> Study:
@@ -36,7 +40,8 @@ def load_study(name: str, settings: Sequence[str] | Mapping[str, Any] = ()) -> S
     path = config_path("studies", name)
     content = read_yaml(path)
     overrides = dict(content.get("overrides") or {})
-    for key, value in _parsed(settings).items():
+    changes = _parsed(settings)
+    for key, value in changes.items():
         if key.split(".")[0] in _MEMBERS and "." in key:
             overrides[key] = value
         else:
@@ -44,7 +49,7 @@ def load_study(name: str, settings: Sequence[str] | Mapping[str, Any] = ()) -> S
     content["overrides"] = overrides
     spec = parse(StudySpec, content, f"study {name}")
     _refuse_idle_overrides(spec)
-    return Study(name, spec, tuple(_trials(spec)))
+    return Study(name, spec, tuple(_trials(spec)), changes)
 
 
 def _parsed(settings: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:

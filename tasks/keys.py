@@ -58,7 +58,7 @@ def run_parts(trial: TrialSpec, model: Parts, promptset: Parts, device: str) -> 
         "config": model["facts"]["config_sha256"],
         "promptset": promptset["content"],
         "dtype": trial.model_spec.dtype,
-        "device": device.split(":")[0],
+        "device": device.split(":", maxsplit=1)[0],
         "attention": ATTENTION,
         **_versions(),
     }

@@ -51,7 +51,7 @@ def listening(to: Listener) -> Iterator[None]:
         _listener[0] = before
 
 
-class Stage:
+class Narration:
     """A `Progress` callback that speaks under one label."""
 
     def __init__(self, label: str) -> None:

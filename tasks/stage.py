@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from prefect import Task, task
@@ -36,14 +36,16 @@ class Stage:
             name=name, task_run_name=name + ": {label}", persist_result=True, result_serializer="json"
         )(self._execute)
 
-    def run(self, home: Home, key: str, label: str, *, use: bool = True, refresh: bool = False, **inputs: Any) -> Value:
+    def run(
+        self, home: Home, key: str, label: str, inputs: Mapping[str, Any], *, use: bool = True, refresh: bool = False
+    ) -> Value:
         """The stage's value, from the cache when it is there and whole; `use` says that its object will be read."""
         damaged = (home.entries / key).exists() and not is_whole(home, Entries(home.entries).read(key), use)
         listener().begin(f"{self.name}: {label}")
         count = len(ledger.all())
         outcome = "failed"
         try:
-            record = self._bound(home, refresh or damaged)(home=home, key=key, label=label, inputs=inputs)
+            record = self._bound(home, refresh or damaged)(home=home, key=key, label=label, inputs=dict(inputs))
             outcome = "computed" if any(work.key == key for work in ledger.all()[count:]) else "cached"
         finally:
             listener().end(f"{self.name}: {label}", outcome)

@@ -1,0 +1,192 @@
+"""Trials of one pairing, answered: found in the lake, or traced, measured, summarised and delivered."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from flows.pairing import Pairing, open_pairing
+from mneme.errors import MnemeError, NotApplicable
+from storage.content import PROMPTS, ContentStore
+from storage.entries import Entries
+from storage.home import Home
+from storage.identity import canonical_json, digest, versions
+from storage.lake import Lake
+from storage.specs import TrialSpec
+from tasks.deliver import deliver, deliver_without_rows
+from tasks.identify import Identified, identify
+from tasks.keys import ATTENTION
+from tasks.measure import measure
+from tasks.sizes import fits
+from tasks.stage import Value, is_whole, object_of
+from tasks.trace import trace
+
+Status = Literal["delivered", "failed", "not_applicable"]
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Who asks: the study, its device, how large a stored trace may be, and which trials to compute anew."""
+
+    study: str
+    device: str
+    trace_limit_mib: float
+    refresh: frozenset[str] = frozenset()
+
+    def anew(self, trial: TrialSpec) -> bool:
+        """Whether the trial was named in --refresh: by its id, the start of it, its probe, or `all`."""
+        names = {"all", trial.probe, trial.model, trial.promptset}
+        return any(each in names or trial.trial_id.startswith(each) for each in self.refresh)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How one trial went."""
+
+    trial: TrialSpec
+    delivery_id: str
+    status: Status
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The trials of one pairing, and the file of their prompts (None when there are none)."""
+
+    answers: tuple[Answer, ...]
+    prompts: str | None
+
+
+def answer_pairing(home: Home, asking: Asking, trials: Sequence[TrialSpec]) -> Answered:
+    """Answer all trials of one model on one promptset; one that fails is recorded and the others go on."""
+    try:
+        pairing = open_pairing(home, trials[0], asking.device)
+        asked = [identify(trial, pairing.parts) for trial in trials]
+        missing = [each for each in asked if asking.anew(each.trial) or not each.is_delivered(home)]
+        if missing:
+            pairing = open_pairing(home, trials[0], asking.device, use=True)
+        traces = trace_missing(pairing, asking, missing)
+    except Exception as error:
+        return Answered(tuple(_without_rows(home, asking, trial, error) for trial in trials), None)
+    prompts = ContentStore(home.store).path(object_of(pairing.promptset)) / PROMPTS
+    return Answered(tuple(_answer(pairing, asking, each, traces) for each in asked), str(prompts))
+
+
+def trace_missing(pairing: Pairing, asking: Asking, missing: Sequence[Identified]) -> dict[str, Value]:
+    """The stored traces that the missing trials read, by site: what is not stored is captured in one pass.
+
+    A site too large to store is left out; its probes run inside the forward pass instead.
+    """
+    home, entries = pairing.home, Entries(pairing.home.entries)
+    unmeasured = [
+        each
+        for one in missing
+        for each in (one, one.ranking)
+        if each is not None
+        and each.site is not None
+        and (asking.anew(each.trial) or not is_whole(home, entries.read(each.measure_key)))
+    ]
+    keys = {str(each.site): str(each.trace_key) for each in unmeasured}
+    keys = {
+        site: key for site, key in keys.items() if fits(pairing.model, pairing.promptset, site, asking.trace_limit_mib)
+    }
+    absent = {site: key for site, key in keys.items() if not is_whole(home, entries.read(key))}
+    inputs = {"model": pairing.model, "promptset": pairing.promptset, "how": pairing.how}
+    return {
+        site: trace.run(
+            home,
+            key,
+            f"{pairing.how['label']} / {site}",
+            {**inputs, "site": site, "together": {site: key} | absent},
+        )
+        for site, key in keys.items()
+    }
+
+
+def measured(pairing: Pairing, asking: Asking, asked: Identified, traces: dict[str, Value]) -> Value:
+    """A trial's items in the store, from the cache, the trace or the model."""
+    ranking = None if asked.ranking is None else measured(pairing, asking, asked.ranking, traces)
+    if ranking is not None and "not_applicable" in ranking:
+        raise NotApplicable(ranking["not_applicable"])
+    trial = asked.trial
+    return measure.run(
+        pairing.home,
+        asked.measure_key,
+        trial.label,
+        {
+            "probe": trial.probe,
+            "parameters": trial.parameters,
+            "probe_seed": trial.probe_seed,
+            "model": pairing.model,
+            "promptset": pairing.promptset,
+            "trace": traces.get(str(asked.site)),
+            "ranking": ranking,
+            "how": {**pairing.how, "label": trial.label},
+        },
+        refresh=asking.anew(trial),
+    )
+
+
+def _answer(pairing: Pairing, asking: Asking, asked: Identified, traces: dict[str, Value]) -> Answer:
+    home, trial = pairing.home, asked.trial
+    anew = asking.anew(trial) or not asked.is_delivered(home)
+    inputs: dict[str, Any] = {"trial": trial.model_dump(mode="json")}
+    try:
+        if anew:
+            items = measured(pairing, asking, asked, traces)
+            if "not_applicable" in items:
+                raise NotApplicable(items["not_applicable"])
+            site_trace = traces.get(str(asked.site))
+            inputs |= {
+                "items": items,
+                "promptset": pairing.promptset,
+                "about": _about(asking, asked, items, site_trace),
+            }
+        deliver.run(home, asked.delivery_key, trial.label, inputs, refresh=anew)
+    except Exception as error:
+        return _without_rows(home, asking, trial, error)
+    Lake(home.lake).answer(asking.study, trial.trial_id, asked.delivery_id)
+    return Answer(trial, asked.delivery_id, "delivered")
+
+
+def _about(asking: Asking, asked: Identified, items: Value, site_trace: Value | None) -> dict[str, Any]:
+    """The part of the trial's row that only the answer knows; a trace shared by several trials counts in each."""
+    shared = site_trace or {"seconds": 0.0, "pass_forwards": 0}
+    code = {name: value for name, value in asked.parts.items() if name.startswith("code.")}
+    return {
+        "delivery_id": asked.delivery_id,
+        "status": "delivered",
+        "error": None,
+        "seconds": float(items["seconds"]) + float(shared["seconds"]),
+        "forwards": int(items["forwards"]) + int(shared["pass_forwards"]),
+        "device": asking.device,
+        "dtype": asked.trial.model_spec.dtype,
+        "code": digest(code, 16),
+        "versions": canonical_json({**versions(), "attention": ATTENTION}),
+        "identity": canonical_json(asked.parts),
+    }
+
+
+def _without_rows(home: Home, asking: Asking, trial: TrialSpec, error: Exception) -> Answer:
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        raise error
+    status: Status = "not_applicable" if isinstance(error, NotApplicable) else "failed"
+    sentence = str(error) if isinstance(error, MnemeError) else f"{type(error).__name__}: {error}"
+    delivery_id = digest({"asked": trial.trial_id, "outcome": status, "error": sentence})
+    about = {
+        "delivery_id": delivery_id,
+        "status": status,
+        "error": sentence,
+        "seconds": None,
+        "forwards": None,
+        "device": asking.device,
+        "dtype": trial.model_spec.dtype,
+        "code": None,
+        "versions": canonical_json(versions()),
+        "identity": canonical_json({"asked": trial.trial_id}),
+    }
+    deliver_without_rows(home, trial, about)
+    Lake(home.lake).answer(asking.study, trial.trial_id, delivery_id)
+    return Answer(trial, delivery_id, status, sentence)

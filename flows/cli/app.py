@@ -1,0 +1,56 @@
+"""The `mneme` command: one small module per subcommand, each importing only what it needs."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import typer
+
+from flows.cli import cleanup, look, query, run
+from mneme.errors import MnemeError
+
+app = typer.Typer(
+    name="mneme",
+    help="How language models retrieve from their context, and which heads do it.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command("run")(run.run)
+app.command("sql")(query.sql)
+app.command("views")(query.views)
+app.command("show")(look.show)
+app.command("list")(look.list_members)
+app.command("report")(look.report)
+app.command("gc")(cleanup.gc)
+app.command("forget")(cleanup.forget)
+app.command("rebuild")(cleanup.rebuild)
+app.command("doctor")(look.doctor)
+
+
+def main() -> None:
+    """Entry point: an error that a user is meant to read is one sentence on stderr and exit code 1."""
+    try:
+        sys.exit(app(standalone_mode=False) or 0)
+    except MnemeError as error:
+        _say(str(error), 1)
+    except click.exceptions.Exit as leaving:
+        sys.exit(leaving.exit_code)
+    except click.ClickException as error:
+        _say(error.format_message(), 2)
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        _say("interrupted; what was computed is kept, run the same command again to go on", 130)
+    except OSError as error:
+        _say(_system_sentence(error), 1)
+
+
+def _say(sentence: str, code: int) -> None:
+    print(f"mneme: {sentence}", file=sys.stderr)  # noqa: T201  the command's own voice
+    sys.exit(code)
+
+
+def _system_sentence(error: OSError) -> str:
+    where = f" ({error.filename})" if error.filename else ""
+    return f"{error.strerror or error}{where}; what was computed is kept, mend it and run the same command again"

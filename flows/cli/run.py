@@ -1,0 +1,60 @@
+"""`mneme run`: a study with progress, a table of results and where to look next."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from flows.environment import prepare_environment
+from storage.home import Home, writable_home
+from storage.studies import Study, load_study
+
+
+def run(
+    study: Annotated[str, typer.Argument(help="Name of a study in configs/studies")],
+    settings: Annotated[list[str] | None, typer.Option("--set", help="key=value; repeat for more")] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what is cached, why not, and the cost; run nothing")
+    ] = False,
+    refresh: Annotated[
+        str, typer.Option("--refresh", help="Trials to compute anew: ids, probes or all, by comma")
+    ] = "",
+) -> None:
+    """Run a study: what is delivered already is not computed again."""
+    home = writable_home()
+    asked = load_study(study, settings or [])
+    prepare_environment(home)
+    if plan:
+        from flows.cli.plan_table import print_plan
+
+        print_plan(home, asked)
+        return
+    anew = [each.strip() for each in refresh.split(",") if each.strip()]
+    _refuse_unknown(asked, anew)
+    _run(home, asked, anew)
+
+
+def _run(home: Home, asked: Study, anew: list[str]) -> None:
+    from flows.cli.progress import Terminal
+    from flows.cli.summary import print_summary
+    from flows.study import study as study_flow
+    from tasks.narrator import listening
+
+    started = time.monotonic()
+    with Terminal(len(asked.trials)) as terminal, listening(terminal):
+        outcome: dict[str, Any] = study_flow(asked.name, settings=asked.settings, refresh=anew)
+    print_summary(home, outcome, time.monotonic() - started)
+
+
+def _refuse_unknown(asked: Study, anew: list[str]) -> None:
+    from mneme.errors import BadInput
+
+    trials = asked.trials
+    names = {"all"} | {name for each in trials for name in (each.model, each.promptset, each.probe)}
+    for each in anew:
+        if each not in names and not any(trial.trial_id.startswith(each) for trial in trials):
+            raise BadInput(
+                f"--refresh '{each[:80]}' names no trial of {asked.name}: give an id, a probe, a model or all"
+            )

@@ -1,0 +1,29 @@
+"""Settings that Prefect, MLflow and torch read at import: set before them, never against the user's own."""
+
+from __future__ import annotations
+
+import os
+
+from storage.home import Home
+
+
+def prepare_environment(home: Home) -> None:
+    """Point Prefect at the home and keep everything on this machine; what the user has set stays."""
+    if not os.environ.get("PREFECT_API_URL", "x"):
+        del os.environ["PREFECT_API_URL"]  # Prefect takes an empty address for a server that does not answer
+    defaults = {
+        "PREFECT_HOME": str(home.prefect),
+        "PREFECT_LOCAL_STORAGE_PATH": str(home.entries),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+        "PREFECT_LOGGING_LEVEL": "CRITICAL",
+        "PREFECT_LOGGING_TO_API_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)

@@ -1,0 +1,89 @@
+"""The study: every trial of a grid answered, recorded, published and reported."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from prefect import flow
+
+from flows.answers import Answer, Answered, Asking, answer_pairing
+from mneme.errors import MnemeError
+from storage.home import Home, writable_home
+from storage.specs import TrialSpec
+from storage.studies import load_study
+from tasks.ledger import ledger
+from tasks.models import release
+from tasks.publish import publish
+from tasks.record import record_pairing, sweep_killed_runs
+from tasks.report import report
+
+
+class TrialsFailed(MnemeError):
+    """Some trials failed; the others are delivered and published."""
+
+
+@flow(name="study", flow_run_name="study {study}", persist_result=False)
+def study(study: str, settings: dict[str, Any] | None = None, refresh: list[str] | None = None) -> dict[str, Any]:
+    """Run a study by name; `settings` are changes as in `--set`, `refresh` names trials to compute anew.
+
+    Returns the counts of trials by status, the forward passes that were run now, and where the report is. Raises
+    TrialsFailed, after everything else is delivered, published and reported, when a trial failed.
+    """
+    home = writable_home()
+    asked = load_study(study, settings or {})
+    asking = Asking(study, asked.spec.device, asked.spec.trace_limit_mib, frozenset(refresh or ()))
+    ledger.reset()
+    sweep_killed_runs(home)
+
+    answered = [
+        answer_pairing(home, asking, list(trials)) for _, trials in itertools.groupby(asked.trials, key=_pairing)
+    ]
+    release()
+    publish(home)
+    page = report(home, study, [each.delivery_id for each in _all(answered)])
+    if _record(home, study, answered, str(page)):
+        publish(home)
+
+    return _outcome(study, _all(answered), str(page))
+
+
+def _pairing(trial: TrialSpec) -> tuple[str, int | None, str, int]:
+    return trial.model, trial.model_seed, trial.promptset, trial.promptset_seed
+
+
+def _all(answered: list[Answered]) -> list[Answer]:
+    return [answer for each in answered for answer in each.answers]
+
+
+def _record(home: Home, study: str, answered: list[Answered], page: str) -> bool:
+    """Tell MLflow of each pairing; whether anything was new to it."""
+    before = len(ledger.all())
+    for each in answered:
+        deliveries = [
+            {"trial": answer.trial.model_dump(mode="json"), "delivery_id": answer.delivery_id}
+            for answer in each.answers
+            if answer.status == "delivered"
+        ]
+        if deliveries:
+            record_pairing(home, study, deliveries, each.prompts, page)
+    return len(ledger.all()) > before
+
+
+def _outcome(study: str, answers: list[Answer], page: str) -> dict[str, Any]:
+    failed = [answer for answer in answers if answer.status == "failed"]
+    if failed:
+        first = failed[0]
+        raise TrialsFailed(
+            f"{len(failed)} of {len(answers)} trials of {study} failed, the others are delivered; "
+            f"the first, {first.trial.label}: {first.error}"
+        )
+    statuses = [answer.status for answer in answers]
+    computed = {work.key for work in ledger.all() if work.stage == "deliver"}
+    return {
+        "study": study,
+        "trials": {status: statuses.count(status) for status in sorted(set(statuses))},
+        "computed_trials": len(computed),
+        "forwards": ledger.forwards,
+        "report": page,
+    }

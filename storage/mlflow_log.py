@@ -1,0 +1,152 @@
+"""MLflow: one experiment per study, one run per model x promptset. The only module that imports mlflow."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from storage.home import Home
+from storage.locks import LockBusy, file_lock
+
+RUN_KEY = "mneme.run_key"
+_FINAL = ("FINISHED",)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What MLflow is told about one model on one promptset in one study.
+
+    `key` names the content: the same key is recorded once. `metrics` and `parameters` are flat; `figures` are PNG
+    bytes and `documents` JSON values by artifact path; `files` are copied; `prompts` is the promptset's Parquet file.
+    """
+
+    key: str
+    study: str
+    name: str
+    recorded_at_ms: int
+    tags: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    figures: Mapping[str, bytes] = field(default_factory=dict)
+    documents: Mapping[str, Any] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
+    prompts: Path | None = None
+    promptset: str = ""
+
+
+def record_run(home: Home, recording: Recording) -> str:
+    """Log a recording and return its run id; the same key twice is one run, a killed attempt is taken up again."""
+    with file_lock(_lock(home, recording.key)), _marked(home, recording.key), _client(home) as client:
+        experiment = _experiment(home, client, recording.study)
+        known = client.search_runs([experiment], f"tags.`{RUN_KEY}` = '{recording.key}'", max_results=1)
+        if known and known[0].info.status in _FINAL:
+            return str(known[0].info.run_id)
+        tags = {**recording.tags, RUN_KEY: recording.key, "mlflow.runName": recording.name}
+        run_id = str(known[0].info.run_id if known else client.create_run(experiment, tags=tags).info.run_id)
+        client.update_run(run_id, status="RUNNING")
+        try:
+            _log(client, run_id, recording)
+        except BaseException:
+            client.set_terminated(run_id, "FAILED")
+            raise
+        client.set_terminated(run_id, "FINISHED")
+        return run_id
+
+
+def sweep_killed(home: Home) -> list[str]:
+    """End the runs that a killed process left RUNNING; returns their ids. Costs nothing when there are none."""
+    swept: list[str] = []
+    for mark in sorted((home.locks / "mlflow").glob("*.open")):
+        key = mark.stem
+        try:
+            with file_lock(_lock(home, key), timeout_seconds=0):
+                with _client(home) as client:
+                    names = [each.experiment_id for each in client.search_experiments()]
+                    for run in client.search_runs(names, f"tags.`{RUN_KEY}` = '{key}'"):
+                        if run.info.status == "RUNNING":
+                            client.set_terminated(run.info.run_id, "KILLED")
+                            swept.append(str(run.info.run_id))
+                mark.unlink(missing_ok=True)
+        except LockBusy:
+            continue
+    return swept
+
+
+def ui_command(home: Home) -> str:
+    """The command that opens MLflow's pages on this home."""
+    return f"mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///{home.mlflow_database}"
+
+
+def _log(client: Any, run_id: str, recording: Recording) -> None:
+    from mlflow.entities import Metric, Param  # noqa: PLC0415
+
+    at = recording.recorded_at_ms  # an explicit time: logging twice leaves one entry
+    metrics = [Metric(name, value, at, 0) for name, value in sorted(recording.metrics.items())]
+    parameters = [Param(name, value) for name, value in sorted(recording.parameters.items())]
+    client.log_batch(run_id, metrics=metrics, params=parameters)
+    if recording.prompts is not None:
+        client.log_inputs(run_id, datasets=[_dataset(recording.prompts, recording.promptset)])
+    for path, document in sorted(recording.documents.items()):
+        client.log_dict(run_id, document, path)
+    for path, png in sorted(recording.figures.items()):
+        _log_bytes(client, run_id, png, path)
+    for file in recording.files:
+        client.log_artifact(run_id, str(file))
+
+
+def _log_bytes(client: Any, run_id: str, content: bytes, path: str) -> None:
+    import tempfile  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / Path(path).name
+        target.write_bytes(content)
+        client.log_artifact(run_id, str(target), str(Path(path).parent))
+
+
+def _dataset(prompts: Path, name: str) -> Any:
+    import mlflow.data  # noqa: PLC0415
+    import polars as pl  # noqa: PLC0415
+    from mlflow.entities import DatasetInput, InputTag  # noqa: PLC0415
+
+    frame = pl.read_parquet(prompts).drop("item")
+    source = mlflow.data.from_polars(frame, source=str(prompts), name=name)
+    return DatasetInput(source._to_mlflow_entity(), [InputTag("mlflow.data.context", "probing")])
+
+
+def _experiment(home: Home, client: Any, study: str) -> str:
+    known = client.get_experiment_by_name(study)
+    if known is not None:
+        return str(known.experiment_id)
+    return str(client.create_experiment(study, artifact_location=(home.mlflow_artifacts / study).as_uri()))
+
+
+@contextmanager
+def _client(home: Home) -> Iterator[Any]:
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    import mlflow  # noqa: PLC0415
+
+    server = os.environ.get("MLFLOW_TRACKING_URI")
+    # first contact creates the tables: two processes on a fresh file would race the migrations
+    with file_lock(home.locks / "mlflow-first-contact.lock"):
+        client = mlflow.MlflowClient(server or f"sqlite:///{home.mlflow_database}")
+        client.search_experiments(max_results=1)
+    yield client
+
+
+@contextmanager
+def _marked(home: Home, key: str) -> Iterator[None]:
+    """Leave a mark while a run is open, so that a kill in between can be found without asking MLflow."""
+    mark = home.locks / "mlflow" / f"{key}.open"
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    yield
+    mark.unlink(missing_ok=True)
+
+
+def _lock(home: Home, key: str) -> Path:
+    return home.locks / "mlflow" / f"{key}.lock"

@@ -1,0 +1,55 @@
+"""One probe in one trial: items from a stored trace, or from the model itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from storage.content import ContentStore
+from storage.home import Home
+from tasks.models import loaded
+from tasks.narrator import Narration
+from tasks.prepare import promptset_folder
+from tasks.stage import Value, object_of, stage
+
+
+@stage("measure")
+def measure(  # noqa: PLR0913  a stage's inputs are its identity
+    home: Home,
+    probe: str,
+    parameters: dict[str, Any],
+    probe_seed: int,
+    model: Value,
+    promptset: Value,
+    trace: Value | None,
+    ranking: Value | None,
+    how: dict[str, str],
+) -> Value:
+    """Run a probe: from `trace` with no forward pass when it is given, else live; items go to the store.
+
+    `ranking` holds the items whose heads an intervention takes; `how` holds dtype, device and label.
+    """
+    from mneme.measuring import measure as measured
+
+    from mneme.errors import NotApplicable
+    from mneme.probe import probes
+    from storage.arrays import read_arrays, write_arrays
+    from storage.promptset_files import read_promptset
+
+    store = ContentStore(home.store)
+    prompts = read_promptset(promptset_folder(home, promptset))
+    given: dict[str, Any] = {"trace": None if trace is None else read_arrays(store.file(object_of(trace)))}
+    lm = None
+    before = 0
+    if trace is None:
+        lm = loaded(home, model, how["dtype"], how["device"])
+        before = lm.forwards
+        given["lm"] = lm
+    if ranking is not None:
+        given |= {"ranking": read_arrays(store.file(object_of(ranking)))["scores"], "probe_seed": probe_seed}
+    progress = Narration(f"measure: {how['label']}")
+    try:
+        items = measured(probes.get(probe), parameters, prompts, progress=progress, **given)
+    except NotApplicable as reason:
+        return {"not_applicable": str(reason)}
+    reference = store.put_file("items.safetensors", lambda path: write_arrays(items, path))
+    return {"object": reference.to_json(), "forwards": 0 if lm is None else lm.forwards - before}

@@ -1,0 +1,153 @@
+"""MLflow's view of a study: one run per model x promptset, recorded once per content."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from storage.home import Home
+from storage.identity import digest
+from storage.specs import TrialSpec
+from tasks.stage import Value, stage
+
+
+def record_pairing(home: Home, study: str, deliveries: list[dict[str, Any]], prompts: str | None, page: str) -> Value:
+    """Record the deliveries (`{trial, delivery_id}`) of one model on one promptset, unless they already are."""
+    key = digest({"study": study, "deliveries": [each["delivery_id"] for each in deliveries]})
+    label = TrialSpec.model_validate(deliveries[0]["trial"]).pairing_label
+    inputs = {"study": study, "run_key": key, "deliveries": deliveries, "prompts": prompts, "page": page}
+    return record.run(home, f"record-{key}", label, inputs, refresh=not home.mlflow_database.exists())
+
+
+def sweep_killed_runs(home: Home) -> None:
+    """End the MLflow runs that a killed study left open."""
+    from storage.mlflow_log import sweep_killed
+
+    sweep_killed(home)
+
+
+@stage("record")
+def record(
+    home: Home, study: str, run_key: str, deliveries: list[dict[str, Any]], prompts: str | None, page: str
+) -> Value:
+    """Log one model on one promptset: parameters, metrics, promptset, heat maps, report; returns the run id.
+
+    The row of `raw.recordings` is delivered to the lake.
+    """
+    import polars as pl
+
+    from storage.lake import Lake
+    from storage.mlflow_log import Recording, record_run
+
+    trials = [TrialSpec.model_validate(each["trial"]) for each in deliveries]
+    first, now = trials[0], datetime.now(UTC)
+    frames = {each["delivery_id"]: _frames(home, each["delivery_id"]) for each in deliveries}
+    recording = Recording(
+        key=run_key,
+        study=study,
+        name=first.pairing_label,
+        recorded_at_ms=int(now.timestamp() * 1000),
+        tags=_tags(study, trials),
+        parameters=_parameters(first),
+        metrics=_metrics(trials, deliveries, frames),
+        figures=_figures(trials, deliveries, frames),
+        documents={"trials.json": deliveries},
+        files=(Path(page),) if page else (),
+        prompts=None if prompts is None else Path(prompts),
+        promptset=first.promptset,
+    )
+    run_id = record_run(home, recording)
+    row = {
+        "study": study,
+        "model": first.model,
+        "model_seed": first.model_seed,
+        "promptset": first.promptset,
+        "promptset_seed": first.promptset_seed,
+        "mlflow_run_id": run_id,
+        "recorded_at": now,
+    }
+    Lake(home.lake).deliver("recordings", digest({name: row[name] for name in list(row)[:5]}), pl.DataFrame([row]))
+    return {"mlflow_run_id": run_id}
+
+
+def _tags(study: str, trials: Sequence[TrialSpec]) -> dict[str, str]:
+    first = trials[0]
+    return {
+        "mneme.study": study,
+        "mneme.model": first.model,
+        "mneme.promptset": first.promptset,
+        "mneme.trials": ",".join(trial.trial_id for trial in trials),
+    }
+
+
+def _parameters(trial: TrialSpec) -> dict[str, str]:
+    flat: dict[str, Any] = {
+        "model_seed": trial.model_seed,
+        "promptset_seed": trial.promptset_seed,
+        "dtype": trial.model_spec.dtype,
+        "bos_mode": trial.model_spec.bos_mode,
+        "generator": trial.promptset_spec.generator,
+        **{f"source.{name}": value for name, value in trial.model_spec.source.model_dump(mode="json").items()},
+        **{f"promptset.{name}": value for name, value in trial.promptset_spec.parameters.items()},
+    }
+    return {name: str(value)[:500] for name, value in flat.items() if value is not None}
+
+
+def _frames(home: Home, delivery_id: str) -> dict[str, Any]:
+    import polars as pl
+
+    tables = ("head_scores", "head_effects", "behavior", "controls", "reliability")
+    paths = {table: home.lake / table / f"{delivery_id}.parquet" for table in tables}
+    return {table: pl.read_parquet(path) for table, path in paths.items() if path.is_file()}
+
+
+def _name(trial: TrialSpec) -> str:
+    return trial.probe if trial.variant == "primary" else f"{trial.probe}.{trial.variant}"
+
+
+def _metrics(
+    trials: Sequence[TrialSpec], deliveries: Sequence[dict[str, Any]], frames: dict[str, dict[str, Any]]
+) -> dict[str, float]:
+    metrics: dict[str, float | None] = {}
+    for trial, each in zip(trials, deliveries, strict=True):
+        tables, name = frames[each["delivery_id"]], _name(trial)
+        if "head_scores" in tables:
+            metrics[f"{name}/max"] = tables["head_scores"]["score"].max()
+            metrics[f"{name}/mean"] = tables["head_scores"]["score"].mean()
+        if "head_effects" in tables:
+            metrics[f"{name}/max_effect"] = tables["head_effects"]["effect"].max()
+        for row in tables["behavior"].iter_rows(named=True) if "behavior" in tables else ():
+            metrics[f"{name}/{row['readout']}"] = row["value"]
+        for row in tables["controls"].iter_rows(named=True) if "controls" in tables else ():
+            metrics[f"{name}/top_{row['k']}"] = row["value"]
+            metrics[f"{name}/random_{row['k']}"] = row["control_mean"]
+        if "reliability" in tables:
+            metrics[f"{name}/split_half"] = tables["reliability"]["split_half"].max()
+    return {name: float(value) for name, value in metrics.items() if value is not None}
+
+
+def _figures(
+    trials: Sequence[TrialSpec], deliveries: Sequence[dict[str, Any]], frames: dict[str, dict[str, Any]]
+) -> dict[str, bytes]:
+    from storage.report.figures import heat_map_png
+
+    figures = {}
+    for trial, each in zip(trials, deliveries, strict=True):
+        for table, column in (("head_scores", "score"), ("head_effects", "effect")):
+            frame = frames[each["delivery_id"]].get(table)
+            if frame is not None:
+                figures[f"heat_maps/{_name(trial)}.{column}.png"] = heat_map_png(
+                    _matrix(frame, column), title=trial.label, unit=column
+                )
+    return figures
+
+
+def _matrix(frame: Any, column: str) -> list[list[float]]:
+    rows, columns = int(frame["layer"].max()) + 1, int(frame["head"].max()) + 1
+    matrix = [[float("nan")] * columns for _ in range(rows)]
+    for row in frame.iter_rows(named=True):
+        if row[column] is not None:
+            matrix[row["layer"]][row["head"]] = row[column]
+    return matrix

@@ -1,0 +1,35 @@
+"""The study's page, written anew when anything on it changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from storage.entries import Entries
+from storage.files import sha256_file
+from storage.home import Home
+from storage.identity import digest
+from tasks.stage import Value, stage
+
+
+def report(home: Home, study: str, delivery_ids: list[str]) -> Path:
+    """The report of a study under `reports/`, from the cache when it is the page of these very deliveries."""
+    key = f"report-{digest({'study': study, 'deliveries': delivery_ids, 'page': _page_code(), 'home': str(home.root)})}"
+    known = Entries(home.entries).read(key)
+    path = home.reports / f"{study}.html"
+    is_current = known is not None and path.is_file() and sha256_file(path) == known["sha256"]
+    write_page.run(home, key, study, {"study": study}, refresh=known is not None and not is_current)
+    return path
+
+
+@stage("report")
+def write_page(home: Home, study: str) -> Value:
+    """Render the page from the published results."""
+    from storage.report.page import write_report
+
+    path = write_report(home, study, home.reports / f"{study}.html")
+    return {"sha256": sha256_file(path)}
+
+
+def _page_code() -> str:
+    folder = Path(__file__).resolve().parent.parent / "storage" / "report"
+    return digest({path.name: sha256_file(path) for path in sorted(folder.glob("*")) if path.is_file()})

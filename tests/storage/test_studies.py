@@ -1,0 +1,123 @@
+"""Studies: YAML to trials, with one clear sentence for everything that is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from mneme.errors import BadInput
+from storage.config_files import read_spec, read_yaml
+from storage.specs import ModelSpec
+from storage.studies import Study, load_study
+
+
+@pytest.fixture
+def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An own configs folder in front of the installed one, with a tiny study."""
+    folder = tmp_path / "own"
+    for kind in ("models", "promptsets", "probes", "studies"):
+        (folder / kind).mkdir(parents=True)
+    (folder / "models" / "mine-1.5b.yaml").write_text("source: {kind: local, path: ../weights}\n")
+    (folder / "studies" / "tiny.yaml").write_text(
+        "models: [quick, mine-1.5b]\npromptsets: [repeated_tokens]\nprobes: [induction]\n"
+    )
+    monkeypatch.setenv("MNEME_CONFIGS", str(folder))
+    return folder
+
+
+def study(configs: Path, text: str) -> Study:
+    (configs / "studies" / "odd.yaml").write_text(text)
+    return load_study("odd")
+
+
+def test_a_grid_is_the_product_of_its_members(configs: Path) -> None:
+    trials = load_study("tiny", ["promptset_seeds=[0,1,2]", "model_seeds=[0,1]"]).trials
+    assert len(trials) == (2 + 1) * 3
+    assert len({trial.trial_id for trial in trials}) == 9
+
+
+def test_local_weights_have_no_seed_of_ours(configs: Path) -> None:
+    local = [trial for trial in load_study("tiny").trials if trial.model == "mine-1.5b"]
+    assert [trial.model_seed for trial in local] == [None]
+
+
+def test_a_path_in_a_spec_starts_at_its_yaml(configs: Path) -> None:
+    spec = read_spec("models", "mine-1.5b")
+    assert isinstance(spec, ModelSpec)
+    assert spec.source.kind == "local"
+    assert spec.source.path == str(configs / "weights")
+
+
+def test_a_description_is_no_part_of_what_was_asked(configs: Path) -> None:
+    before = load_study("tiny").trials[1].trial_id
+    path = configs / "models" / "mine-1.5b.yaml"
+    path.write_text("description: better words\n" + path.read_text())
+    assert load_study("tiny").trials[1].trial_id == before
+
+
+def test_a_parameter_is_a_part_of_what_was_asked(configs: Path) -> None:
+    before = load_study("tiny").trials[0].trial_id
+    changed = load_study("tiny", ["promptsets.repeated_tokens.parameters.n_items=9"]).trials[0]
+    assert changed.promptset_spec.parameters["n_items"] == 9
+    assert changed.trial_id != before
+
+
+def test_a_member_whose_name_has_a_dot_can_be_set(configs: Path) -> None:
+    trials = load_study("tiny", ["models.mine-1.5b.dtype=float64"]).trials
+    assert {trial.model_spec.dtype for trial in trials if trial.model == "mine-1.5b"} == {"float64"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (["nonsense"], "is not key=value"),
+        (["probe_sede=1"], "unknown key 'probe_sede'; did you mean 'probe_seed'"),
+        (["models=[quik]"], "unknown model 'quik'; did you mean 'quick'"),
+        (["promptsets=[repeated_token]"], "did you mean 'repeated_tokens'"),
+        (["probes=[inducton]"], "unknown probe 'inducton'; did you mean 'induction'"),
+        (["probes=[{probe: induction, variant: nope}]"], "probe induction has no variant 'nope'"),
+        (["models=[]"], "'models'"),
+        (["models=[quick,quick]"], "stands there twice"),
+        (["promptset_seeds=[-1]"], "promptset_seeds"),
+        (["promptsets.repeated_tokens.parameters.n_itmes=9"], "takes no parameter 'n_itmes'; did you mean 'n_items'"),
+        (["promptsets.repeated_tokens.generatr=x"], "unknown key 'generatr'; did you mean 'generator'"),
+        (["probes.copy_loss.parameters.x=1"], "the study uses no probe 'copy_loss'"),
+        (["models.quick=3"], "must read models|promptsets|probes.<name>.<key>"),
+        (["device=tpu"], "'device'"),
+        (["trace_limit_mib=[1"], "is not valid YAML"),
+    ],
+)
+def test_a_wrong_setting_is_refused_in_one_sentence(configs: Path, settings: list[str], sentence: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        load_study("tiny", settings)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["tinny", "../../etc/passwd", "a/b", "", "x" * 10_000, "tiny\n", "'; drop"])
+def test_an_unknown_study_is_refused_in_one_short_sentence(configs: Path, name: str) -> None:
+    with pytest.raises(BadInput, match="unknown study") as caught:
+        load_study(name)
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("models: [quick]\nmodels: [quick]\n", "stands there twice"),
+        ("- a\n- b\n", "must hold a mapping"),
+        ("models: [quick\n", "is not valid YAML"),
+        ("models: !!python/object/apply:os.system [id]\n", "is not valid YAML"),
+        ("1: 2\n", "is not a text"),
+        ("models: [quick]\npromptsets: [repeated_tokens]\n", "the key 'probes' is missing"),
+    ],
+)
+def test_a_broken_yaml_is_refused_in_one_sentence(configs: Path, text: str, sentence: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        study(configs, text)
+    assert sentence in str(caught.value)
+
+
+def test_the_shipped_studies_load() -> None:
+    for path in sorted((Path(__file__).parents[2] / "configs" / "studies").glob("*.yaml")):
+        assert read_yaml(path)["description"]
+        assert load_study(path.stem).trials
