@@ -74,7 +74,7 @@ def _snapshot(hub_id: str, commit: str, cache_dir: str | Path | None, endpoint: 
         "ignore_patterns": list(IGNORED),
     }
     try:
-        return snapshot_download(hub_id, local_files_only=True, **wanted)
+        return str(snapshot_download(hub_id, local_files_only=True, **wanted))
     except LocalEntryNotFoundError:
         HfApi(endpoint=endpoint).model_info(hub_id, revision=commit)  # fails at once where a download would retry
-        return snapshot_download(hub_id, **wanted)
+        return str(snapshot_download(hub_id, **wanted))
