@@ -1,0 +1,13 @@
+select
+    r.delivery_id,
+    r.intervention,
+    r.layer,
+    r.head,
+    r.position_label,
+    nullif(r.effect, 'nan'::double) as effect,
+    nullif(r.ci_low, 'nan'::double) as ci_low,
+    nullif(r.ci_high, 'nan'::double) as ci_high,
+    r.n_items,
+    t.unit
+from raw.head_effects as r
+inner join raw.trials as t on r.delivery_id = t.delivery_id
