@@ -21,6 +21,8 @@ class Probe:
     site: what it reads of a trace; None for interventions.
     ranks_with: for interventions, the parameter that names the probe whose heads they take; None otherwise.
     is_accuracy: whether a behavior probe's value is a share of right answers.
+    min_tokens, one_length: the shortest prompt on which the number means something, and whether all prompts must have
+    one length to be averaged (METHODS 1c); `measuring` checks both, the function itself does not.
     """
 
     name: str
@@ -34,6 +36,8 @@ class Probe:
     source: str
     ranks_with: str | None = None
     is_accuracy: bool = False
+    min_tokens: int = 1
+    one_length: bool = False
 
 
 probes: Registry[Probe] = Registry("probe", "mneme.probes")
@@ -49,12 +53,28 @@ def probe(  # noqa: PLR0913  a registration states its facts by keyword
     site: Site | None = None,
     ranks_with: str | None = None,
     is_accuracy: bool = False,
+    min_tokens: int = 1,
+    one_length: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a measurement under its function name, with the facts of `Probe`."""
 
     def decorate(measure: Callable[..., Any]) -> Callable[..., Any]:
         name, module = member_of(measure)
-        facts = Probe(name, module, measure, level, unit, low, high, site, source, ranks_with, is_accuracy)
+        facts = Probe(
+            name=name,
+            module=module,
+            measure=measure,
+            level=level,
+            unit=unit,
+            low=low,
+            high=high,
+            site=site,
+            source=source,
+            ranks_with=ranks_with,
+            is_accuracy=is_accuracy,
+            min_tokens=min_tokens,
+            one_length=one_length,
+        )
         probes.register(name, facts, module)
         return measure
 

@@ -6,7 +6,7 @@ from mneme.promptsets.user_prompts import user_prompts
 from mneme.vocabulary import read_vocabulary
 from tests.small_tokenizers import END, save_tokenizer
 
-TEMPLATE = END + "{% for m in messages %}User: {{ m['content'] }}\n{% endfor %}Reply:\n"
+TEMPLATE = END + "{% for m in messages %}User: {{ m['content'] }}\n{% endfor %}Reply:{{ '\n' }}"
 
 
 @pytest.fixture(scope="module")
