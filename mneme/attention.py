@@ -86,7 +86,7 @@ class AttentionInputs:
     def row_chunks(self, heads: Heads = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Every row, some at a time: pairs of (queries [query], rows [item head query key]), never the whole map."""
         for queries in self._chunks(torch.arange(self.n_queries, device=self.query.device)[None], heads):
-            yield queries[0], self.rows(queries, heads)
+            yield queries[0], self.rows(queries[0], heads)
 
     def entries(self, query_index: Tensor, key_index: Tensor) -> Tensor:
         """Attention probability of single (query, key) pairs: [item head entry].
