@@ -16,6 +16,7 @@ from mneme.errors import BadInput, NotApplicable
 from mneme.hub import fetch
 from mneme.parity import Parity, Seen, run_gate
 from mneme.registry import near_names
+from mneme.structure import Structure, find_structure
 from mneme.unembedding import Backbone
 from mneme.weights import TOKENIZER_FILES, FolderFacts, read_folder
 
@@ -27,8 +28,9 @@ class LanguageModel:
 
     n_layers, d_model, vocab_size, context (None = no limit stated); n_heads, n_kv_heads, head_width (of Z) and
     windows (per layer, tokens or None) where every layer goes through the attention interface, else NotApplicable.
-    forwards counts the calls of the stock model since it was loaded; parity is what the gate measured. Padding needs
-    no attention mask: it lies to the right, where a causal model does not look.
+    forwards counts the calls of the stock model since it was loaded; items_per_forward says, by prompt length, how
+    many prompts go through one (see `batching`); structure is where the parts of a layer lie; parity is what the gate
+    measured. Padding needs no attention mask: it lies to the right, where a causal model does not look.
     """
 
     def __init__(self, hf: PreTrainedModel, name: str, folder: Path | None, device: str) -> None:
@@ -43,9 +45,13 @@ class LanguageModel:
         self.vocab_size = int(config.vocab_size)
         self.context: int | None = getattr(config, "max_position_embeddings", None)
         self.forwards = 0
+        self.items_per_forward: dict[int, int] = {}
         self.parity: Parity
         self.backbone: Backbone
         self.parity, self._seen, self.backbone = run_gate(hf, self.context)
+        self.structure: Structure | None = None
+        if self.attention:
+            self.structure = find_structure(hf, self.backbone, self._seen.modules)
         self.backbone.module.register_forward_pre_hook(self._count)
 
     @property

@@ -122,3 +122,8 @@ def _only_columns(head: nn.Linear, columns: Tensor) -> Iterator[None]:
         yield
     finally:
         del head.forward  # the class's own is back
+
+
+def widened(logits: Tensor) -> Tensor:
+    """Logits in float32, or float64 when they are."""
+    return logits if logits.dtype == torch.float64 else logits.float()

@@ -61,7 +61,10 @@ INSIDE: dict[str, tuple[str, dict[str, Any]]] = {
          "topk_group": 1, "first_k_dense_replace": 1},
     ),
     "smollm3": ("layers without positions", LLAMA | {"no_rope_layers": [1, 1, 0]}),
-    "granite": ("own attention, residual and logit scales", LLAMA | {"attention_multiplier": 0.7, "logits_scaling": 3.0}),
+    "granite": (
+        "own attention, residual and logit scales",
+        LLAMA | {"attention_multiplier": 0.7, "residual_multiplier": 0.5, "logits_scaling": 3.0},
+    ),
     "cohere": ("parallel block, logit scale, q/k norms", LLAMA | {"use_qk_norm": True}),
     "cohere2": ("parallel block, sliding window in 3 of 4 layers", LLAMA | SLIDING | {"num_hidden_layers": 4}),
     "glm4": ("post-norms, half rotary", LLAMA | {"head_dim": 4}),
