@@ -28,7 +28,7 @@ class WarehouseError(MnemeError):
     """The warehouse cannot be used now; nothing is lost."""
 
 
-class DamagedDatabase(Exception):
+class DamagedDatabase(WarehouseError):
     """The file is no database any more; it can be rebuilt."""
 
 
@@ -54,7 +54,7 @@ def database_errors(path: Path) -> Iterator[None]:
         if sentence is not None:
             raise WarehouseError(sentence) from error
         if type(error) in _FILE_ERRORS:
-            raise DamagedDatabase(f"{path}: {error}") from error
+            raise DamagedDatabase(f"{path} is damaged ({str(error).splitlines()[0]})") from error
         raise
 
 

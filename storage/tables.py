@@ -260,17 +260,19 @@ def _sentence(table: str, failures: pl.DataFrame) -> str:
     check, column = failures["check"][0], failures["column"][0]
     same = pl.col("check").eq_missing(pl.lit(check)) & pl.col("column").eq_missing(pl.lit(column))
     cases = failures.filter(same)["failure_case"]
-    shown = ", ".join(_short(value) for value in cases.head(_SHOWN_VALUES))
+    is_row = column not in column_types(table)
+    shown = ", ".join(_short(_row_text(each) if is_row else each) for each in cases.head(_SHOWN_VALUES))
     more = f" and {len(cases) - _SHOWN_VALUES} more" if len(cases) > _SHOWN_VALUES else ""
-    place = f"table {table}, column '{column}'" if column in column_types(table) else f"table {table}"
+    place = f"table {table}" if is_row else f"table {table}, column '{column}'"
     known = {"multiple_fields_uniqueness": "two rows share one key", "not_nullable": "NULL is not allowed here"}
     return f"{place}: {known.get(check, f'expected {check}, found')}: {shown}{more}"
 
 
+def _row_text(row: str) -> str:
+    """A row that pandera gives as JSON, without its long ids."""
+    return "(" + " ".join(f"{name}={value}" for name, value in json.loads(row).items() if name[-3:] != "_id") + ")"
+
+
 def _short(value: object) -> str:
-    """A value, or the columns of a row, as short text."""
     text = "NULL" if value is None else str(value)
-    if text.startswith("{"):
-        row = json.loads(text)
-        text = "(" + " ".join(f"{name}={row[name]}" for name in row if not name.endswith("_id")) + ")"
     return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."

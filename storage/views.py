@@ -90,11 +90,9 @@ def list_views(folder: Path = SQL) -> list[View]:
 @lru_cache(maxsize=8)
 def _list_views(folder: Path) -> tuple[View, ...]:
     views = {view.full_name: view for view in map(_read, sorted(folder.glob("*/*.sql")))}
-    stray = {path.with_suffix("") for path in folder.glob("*/*.yaml")} ^ {
-        p.with_suffix("") for p in folder.glob("*/*.sql")
-    }
-    if stray:
-        raise BadInput(f"view {min(stray)} needs both a .sql and a .yaml file")
+    for path in folder.glob("*/*.yaml"):
+        if not path.with_suffix(".sql").exists():
+            raise BadInput(f"{path} describes no view: write {path.stem}.sql beside it")
     before = {name: {each for each in view.references if not each.startswith("raw.")} for name, view in views.items()}
     for name, references in before.items():
         if unknown := references - views.keys():
@@ -143,27 +141,38 @@ def broken_promises(connection: duckdb.DuckDBPyConnection, views: list[View] | N
     """One sentence for each promise of a view that its rows break now."""
     found = []
     for view in list_views() if views is None else views:
-        for check in view.checks:
-            for promise, query in _queries(view, check):
-                count = len(connection.execute(query).fetchall())
-                if count:
-                    found.append(f"{view.full_name}: {promise} is broken by {count} row{'s' if count > 1 else ''}")
+        counts = [*_counts_of_rows(connection, view), *_counts_of_queries(connection, view)]
+        found += [
+            f"{view.full_name}: {promise} is broken by {count} row{'s' if count > 1 else ''}"
+            for promise, count in counts
+            if count
+        ]
     return found
 
 
-def _queries(view: View, check: Check) -> list[tuple[str, str]]:
-    """Each promise of a check in words, and the query whose rows break it."""
-    where = f"select 1 from {view.full_name} where "  # noqa: S608  text from our own files
-    queries = [(f"{name} is never NULL", f"{where}{name} is null") for name in check.not_null or ()]
-    if check.unique:
-        key = ", ".join(check.unique)
-        queries.append((f"one row per {key}", f"select 1 from {view.full_name} group by {key} having count(*) > 1"))  # noqa: S608
-    if check.range:
-        column, low, high = check.range.column, check.range.low, check.range.high
-        if low is not None:
-            queries.append((f"{column} >= {low:g}", f"{where}{column} < {low}"))
-        if high is not None:
-            queries.append((f"{column} <= {high:g}", f"{where}{column} > {high}"))
-    if check.promise and check.broken_by:
-        queries.append((check.promise, check.broken_by))
-    return queries
+def _counts_of_rows(connection: duckdb.DuckDBPyConnection, view: View) -> list[tuple[str, int]]:
+    """How many rows break each promise about single columns, all in one pass over the view."""
+    faults = {f"{name} is never NULL": f"{name} is null" for check in view.checks for name in check.not_null or ()}
+    for bounds in (check.range for check in view.checks if check.range):
+        if bounds.low is not None:
+            faults[f"{bounds.column} >= {bounds.low:g}"] = f"{bounds.column} < {bounds.low}"
+        if bounds.high is not None:
+            faults[f"{bounds.column} <= {bounds.high:g}"] = f"{bounds.column} > {bounds.high}"
+    if not faults:
+        return []
+    counted = ", ".join(f"count(*) filter (where {fault})" for fault in faults.values())
+    row = connection.execute(f"select {counted} from {view.full_name}").fetchone()  # noqa: S608  text from our own files
+    return list(zip(faults, row or (), strict=True))
+
+
+def _counts_of_queries(connection: duckdb.DuckDBPyConnection, view: View) -> list[tuple[str, int]]:
+    """How many rows the queries return that look for doubled keys and for broken promises of their own."""
+    queries = []
+    for check in view.checks:
+        if check.unique:
+            key = ", ".join(check.unique)
+            doubled = f"select 1 from {view.full_name} group by {key} having count(*) > 1"  # noqa: S608  our own files
+            queries.append((f"one row per {key}", doubled))
+        if check.promise and check.broken_by:
+            queries.append((check.promise, check.broken_by))
+    return [(promise, len(connection.execute(query).fetchall())) for promise, query in queries]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,14 +45,11 @@ def publish(home: Home) -> Published:
         sweep_temporaries(home.lake)
         warnings = []
         try:
-            merged, promises, generation = _merge(home)
+            merged, promises, is_copied = _merge_and_copy(home)
         except DamagedDatabase:
             warnings.append(f"{home.warehouse} was damaged: it is rebuilt from the lake")
             _remove(home.warehouse)
-            merged, promises, generation = _merge(home)
-        is_copied = generation != _generation_of(home.results)
-        if is_copied:
-            _copy(home)
+            merged, promises, is_copied = _merge_and_copy(home)
     return Published(
         n_files_merged=merged.n_files,
         n_rows=merged.n_rows,
@@ -69,8 +67,8 @@ def rebuild(home: Home) -> Published:
     return publish(home)
 
 
-def _merge(home: Home) -> tuple[Merged, list[str], str | None]:
-    """Bring the warehouse up to the lake; returns what came in, the broken promises and the generation."""
+def _merge_and_copy(home: Home) -> tuple[Merged, list[str], bool]:
+    """Bring warehouse and copy up to the lake; returns what came in, the broken promises, whether it was copied."""
     home.warehouse.parent.mkdir(parents=True, exist_ok=True)
     _refuse_or_drop_other_layouts(home.warehouse)
     with opened(home.warehouse) as connection:
@@ -80,11 +78,14 @@ def _merge(home: Home) -> tuple[Merged, list[str], str | None]:
             new_generation(connection)
         merged = merge(connection, Lake(home.lake))
         _refresh_views(connection)
-        connection.execute("commit")
-        promises = broken_promises(connection)
+        promises = _check_promises(connection)
         generation = get_meta(connection, "generation")
+        connection.execute("commit")
         connection.execute("checkpoint")
-    return merged, promises, generation
+    is_copied = generation != _generation_of(home.results)
+    if is_copied:
+        _copy(home)
+    return merged, promises, is_copied
 
 
 def _refuse_or_drop_other_layouts(warehouse: Path) -> None:
@@ -108,6 +109,16 @@ def _refresh_views(connection: duckdb.DuckDBPyConnection) -> None:
         build_views(connection, views)
         set_meta(connection, "views", fingerprint(views))
         new_generation(connection)
+
+
+def _check_promises(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """The broken promises of this generation, found once and kept in raw.meta."""
+    generation = get_meta(connection, "generation")
+    known = json.loads(get_meta(connection, "broken_promises") or "{}")
+    if known.get("generation") != generation:
+        known = {"generation": generation, "sentences": broken_promises(connection)}
+        set_meta(connection, "broken_promises", json.dumps(known))
+    return list(known["sentences"])
 
 
 def _generation_of(results: Path) -> str | None:

@@ -1,0 +1,168 @@
+"""Rows made up by hand for tests of the lake, the warehouse, the views and the report."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import polars as pl
+
+from storage.home import Home
+from storage.lake import Lake
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def trial_row(delivery_id: str, **changes: Any) -> dict[str, Any]:
+    """A delivered induction trial; `changes` replace columns."""
+    row = {
+        "delivery_id": delivery_id,
+        "trial_id": "t1",
+        "model": "tiny",
+        "model_seed": 0,
+        "promptset": "repeated_tokens",
+        "promptset_seed": 0,
+        "is_control": False,
+        "probe": "induction",
+        "variant": "primary",
+        "probe_seed": 0,
+        "level": "head",
+        "unit": "fraction of attention",
+        "low": 0.0,
+        "high": 1.0,
+        "status": "delivered",
+        "error": None,
+        "delivered_at": NOON,
+        "seconds": 1.5,
+        "forwards": 4,
+        "device": "cpu",
+        "dtype": "float32",
+        "code": "c0de",
+        "versions": '{"torch": "2.13.0"}',
+        "identity": "{}",
+        "spec": "{}",
+    }
+    assert changes.keys() <= row.keys()
+    return row | changes
+
+
+def deliver_trial(lake: Lake, delivery_id: str, **changes: Any) -> None:
+    """Deliver the trial's own row."""
+    lake.deliver("trials", delivery_id, pl.DataFrame([trial_row(delivery_id, **changes)], infer_schema_length=None))
+
+
+def deliver_answer(lake: Lake, study: str, trial_id: str, delivery_id: str, minutes: int = 0) -> None:
+    """Say that a study took a delivery as its answer `minutes` after noon."""
+    row = {"study": study, "trial_id": trial_id, "delivery_id": delivery_id}
+    at = NOON + timedelta(minutes=minutes)
+    lake.deliver("answers", f"{study}--{trial_id}", pl.DataFrame([row | {"answered_at": at}]))
+
+
+def deliver_head_scores(lake: Lake, delivery_id: str, scores: dict[tuple[int, int], float]) -> None:
+    """Deliver the mean score of each (layer, head), with an interval of 0.1 around it."""
+    rows = [
+        {
+            "delivery_id": delivery_id,
+            "layer": layer,
+            "head": head,
+            "score": score,
+            "ci_low": score - 0.05,
+            "ci_high": score + 0.05,
+            "n_items": 20,
+        }
+        for (layer, head), score in scores.items()
+    ]
+    lake.deliver("head_scores", delivery_id, pl.DataFrame(rows))
+
+
+def fill(home: Home, study: str = "example") -> None:
+    """A small study with everything in it: two models, a control, effects, behavior, a failure and a refusal."""
+    draw, lake = random.Random(0), Lake(home.lake)
+    for model, n_layers, n_heads in (("tiny_gpt2", 2, 4), ("small_llama", 6, 8)):
+        for promptset, is_control in (("repeated_tokens", False), ("repeated_tokens_shuffled", True)):
+            about = {"model": model, "promptset": promptset, "is_control": is_control}
+            for probe in ("induction", "previous_token"):
+                _deliver_head_trial(lake, study, draw, about | {"probe": probe}, (n_layers, n_heads))
+            _deliver_behavior(lake, study, draw, about)
+        about = {"model": model, "promptset": "repeated_tokens"}
+        _deliver_ablation(lake, study, draw, about, (n_layers, n_heads))
+        row = about | {"model_seed": 0, "promptset_seed": 0, "study": study, "recorded_at": NOON}
+        lake.deliver("recordings", f"{study}-{model}", pl.DataFrame([row | {"mlflow_run_id": f"run-{model}"}]))
+    for probe, status, error in (
+        (
+            "entropy",
+            "failed",
+            "prompt 3 holds token 70000, but the vocabulary of 'tiny_gpt2' has 64 <tokens> & no more",
+        ),
+        ("distance", "not_applicable", "a text promptset needs a tokenizer, and model 'tiny_gpt2' has none"),
+    ):
+        _answer(lake, study, {"model": "tiny_gpt2", "probe": probe, "status": status, "error": error})
+
+
+def _answer(lake: Lake, study: str, about: dict[str, Any]) -> str:
+    name = f"{about['model']}-{about.get('promptset', 'repeated_tokens')}-{about['probe']}"
+    deliver_trial(lake, f"d-{name}", trial_id=f"t-{name}", **about)
+    deliver_answer(lake, study, f"t-{name}", f"d-{name}")
+    return f"d-{name}"
+
+
+def _interval(value: float, width: float = 0.05) -> dict[str, float]:
+    return {"ci_low": value - width, "ci_high": value + width, "n_items": 40}
+
+
+def _deliver_head_trial(
+    lake: Lake, study: str, draw: random.Random, about: dict[str, Any], shape: tuple[int, int]
+) -> None:
+    delivery_id = _answer(lake, study, about)
+    rows, items = [], []
+    for layer in range(shape[0]):
+        for head in range(shape[1]):
+            is_strong = not about["is_control"] and (layer, head) == ((shape[0] - 1, 1))
+            score = 0.9 if is_strong else round(draw.random() * 0.3, 4)
+            missing = (layer, head) == (0, shape[1] - 1)
+            value = float("nan") if missing else score
+            rows.append({"layer": layer, "head": head, "score": value} | _interval(value))
+            items += [{"layer": layer, "head": head, "item": item, "value": value} for item in range(4)]
+    lake.deliver("head_scores", delivery_id, _with_id(delivery_id, rows))
+    lake.deliver("item_scores", delivery_id, _with_id(delivery_id, items))
+    one = {"split_half": 0.94, "spearman_brown": 0.97, "top_k": 5, "top_k_jaccard": 0.8, "n_items": 40}
+    lake.deliver("reliability", delivery_id, _with_id(delivery_id, [one]))
+
+
+def _deliver_behavior(lake: Lake, study: str, draw: random.Random, about: dict[str, Any]) -> None:
+    facts = {"level": "behavior", "unit": "nats", "low": 0.0, "high": None, "probe": "copy_loss"}
+    delivery_id = _answer(lake, study, about | facts)
+    loss = 1.0 + draw.random()
+    accuracy = {"readout": "copy_accuracy", "value": 0.75, "is_accuracy": True, "chance": 1 / 64}
+    rows = [
+        {"readout": "copy_loss", "value": loss, "is_accuracy": False, "chance": 4.16} | _interval(loss),
+        accuracy | _interval(0.75),
+    ]
+    lake.deliver("behavior", delivery_id, _with_id(delivery_id, rows))
+
+
+def _deliver_ablation(
+    lake: Lake, study: str, draw: random.Random, about: dict[str, Any], shape: tuple[int, int]
+) -> None:
+    facts = {"level": "intervention", "unit": "nats", "low": None, "high": None, "probe": "head_ablation"}
+    delivery_id = _answer(lake, study, about | facts)
+    effects = [
+        {"intervention": "mean", "layer": layer, "head": head, "position_label": None, "effect": effect}
+        | _interval(effect)
+        for layer in range(shape[0])
+        for head in range(shape[1])
+        for effect in [draw.gauss(0, 0.2)]
+    ]
+    lake.deliver("head_effects", delivery_id, _with_id(delivery_id, effects))
+    control = {"control_mean": 0.1, "control_low": -0.1, "control_high": 0.4, "n_draws": 100, "n_distinct": 100}
+    none = {"control_mean": None, "control_low": None, "control_high": None, "n_draws": 0, "n_distinct": None}
+    rows = [
+        {"k": 1, "value": 1.2, "p_value": 0.01} | _interval(1.2) | control,
+        {"k": 8, "value": 2.5, "p_value": None} | _interval(2.5) | none,
+    ]
+    lake.deliver("controls", delivery_id, _with_id(delivery_id, rows))
+
+
+def _with_id(delivery_id: str, rows: list[dict[str, Any]]) -> pl.DataFrame:
+    return pl.DataFrame(rows, infer_schema_length=None).with_columns(pl.lit(delivery_id).alias("delivery_id"))
