@@ -19,6 +19,7 @@ from huggingface_hub.errors import (
 )
 
 from mneme.errors import BadInput
+from mneme.weights import weight_files
 
 ALLOWED = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "spiece.model", "merges.txt", "vocab.txt")
 IGNORED = ("*/*",)  # what lies in subfolders are other formats and checkpoints
@@ -74,7 +75,17 @@ def _snapshot(hub_id: str, commit: str, cache_dir: str | Path | None, endpoint: 
         "ignore_patterns": list(IGNORED),
     }
     try:
-        return str(snapshot_download(hub_id, local_files_only=True, **wanted))
-    except LocalEntryNotFoundError:
+        folder = str(snapshot_download(hub_id, local_files_only=True, **wanted))
+        weight_files(Path(folder))  # an interrupted download leaves a snapshot without all of its weights
+        return folder
+    except (LocalEntryNotFoundError, BadInput):
         HfApi(endpoint=endpoint).model_info(hub_id, revision=commit)  # fails at once where a download would retry
         return str(snapshot_download(hub_id, **wanted))
+
+
+def cached_folder(hub_id: str, revision: str, cache_dir: str | Path | None = None) -> Path | None:
+    """The snapshot that is on this disk already, without asking the hub; None when there is none."""
+    try:
+        return Path(snapshot_download(hub_id, revision=revision, cache_dir=cache_dir, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect import task
 
@@ -14,6 +14,9 @@ from storage.specs import HubSource, LocalSource, RecipeSource, TrialSpec
 from tasks.keys import key_of, recipe_parts
 from tasks.narrator import Narration, listener
 from tasks.stage import Value, object_of, stage
+
+if TYPE_CHECKING:
+    from mneme.weights import FolderFacts
 
 
 def materialise(home: Home, trial: TrialSpec, *, use: bool, refresh: bool = False) -> Value:
@@ -40,19 +43,17 @@ def train(home: Home, source: dict[str, Any], seed: int, label: str) -> Value:
     from mneme.recipe import recipes
     from mneme.weights import read_folder
 
-    facts: dict[str, Any] = {}
-    training: dict[str, Any] = {}
+    found: dict[str, Any] = {}
 
     def write(folder: Path) -> None:
-        training.update(
-            recipes.get(source["recipe"]).train(
-                folder, seed=seed, progress=Narration(f"train: {label}"), **source["parameters"]
-            )
-        )
-        facts.update(asdict(read_folder(folder)))
+        train = recipes.get(source["recipe"]).train
+        progress = Narration(f"train: {label}")
+        found["training"] = train(folder, seed=seed, progress=progress, **source["parameters"])
+        found["facts"] = _plain(read_folder(folder))
+        found["weights_bytes"] = _weights_bytes(folder)
 
     reference = ContentStore(home.store).put(write)
-    return {"object": reference.to_json(), "facts": _plain(facts), "training": training}
+    return {"object": reference.to_json(), **found}
 
 
 @task(name="read model", persist_result=False)
@@ -61,12 +62,16 @@ def read_model(home: Home, source: LocalSource | HubSource) -> Value:
     from mneme.weights import read_folder
 
     if isinstance(source, LocalSource):
-        return {"folder": source.path, "facts": _plain(asdict(read_folder(Path(source.path)))), "commit": None}
+        return folder_value(Path(source.path), read_folder(Path(source.path)), None)
     from mneme.hub import fetch
 
     fetched = fetch(source.id, source.revision, cache_dir=home.root / "hub")
-    facts = _plain(asdict(read_folder(fetched.folder)))
-    return {"folder": str(fetched.folder), "facts": facts, "commit": fetched.commit}
+    return folder_value(fetched.folder, read_folder(fetched.folder), fetched.commit)
+
+
+def folder_value(folder: Path, facts: FolderFacts, commit: str | None) -> Value:
+    """The value of a model that lies in a folder of its own."""
+    return {"folder": str(folder), "facts": _plain(facts), "weights_bytes": _weights_bytes(folder), "commit": commit}
 
 
 def model_folder(home: Home, value: Value) -> Path:
@@ -74,5 +79,9 @@ def model_folder(home: Home, value: Value) -> Path:
     return Path(value["folder"]) if "folder" in value else ContentStore(home.store).folder(object_of(value))
 
 
-def _plain(facts: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in facts.items() if name != "folder"}
+def _plain(facts: FolderFacts) -> dict[str, Any]:
+    return {name: value for name, value in asdict(facts).items() if name != "folder"}
+
+
+def _weights_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))

@@ -16,6 +16,7 @@ from storage.identity import changed_parts
 from storage.specs import RecipeSource, TrialSpec
 from tasks.identify import Identified, identify
 from tasks.keys import key_of, prepare_parts, recipe_parts, run_parts
+from tasks.materialise import folder_value
 from tasks.sizes import MIB, fits, trace_bytes
 from tasks.stage import Value, is_whole
 
@@ -72,17 +73,16 @@ def known_model(home: Home, trial: TrialSpec) -> Value | None:
     source = trial.model_spec.source
     if isinstance(source, RecipeSource):
         return Entries(home.entries).read(key_of("materialise", recipe_parts(trial)))
-    from dataclasses import asdict
     from pathlib import Path
 
     from mneme.weights import read_folder
 
     if source.kind == "local":
-        return {"folder": source.path, "facts": asdict(read_folder(Path(source.path)))}
+        return folder_value(Path(source.path), read_folder(Path(source.path)), None)
     from mneme.hub import cached_folder
 
     folder = cached_folder(source.id, source.revision, cache_dir=home.root / "hub")
-    return None if folder is None else {"folder": str(folder), "facts": asdict(read_folder(folder))}
+    return None if folder is None else folder_value(folder, read_folder(folder), None)
 
 
 def read_before(rows: list[dict[str, Any]]) -> dict[str, Before]:
@@ -140,7 +140,8 @@ def _forwards(
 
 
 def _n_weights(model: Value) -> float:
-    return float(model["facts"].get("n_weights") or 0)
+    """Weights of a model, from the size of its files at four bytes each."""
+    return float(model["weights_bytes"]) / 4
 
 
 def _operations_per_second() -> float:

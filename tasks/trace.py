@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from storage.content import ContentStore
 from storage.entries import sealed, unsealed
@@ -14,6 +14,9 @@ from tasks.models import loaded
 from tasks.narrator import Narration
 from tasks.prepare import promptset_folder
 from tasks.stage import Value, is_whole, stage
+
+if TYPE_CHECKING:
+    from mneme.probe import Site
 
 
 @stage("trace")
@@ -34,9 +37,12 @@ def trace(
     lm = loaded(home, model, how["dtype"], how["device"])
     before = lm.forwards
     prompts = read_promptset(promptset_folder(home, promptset))
-    captured = trace_sites(lm, prompts, sorted(together), progress=Narration(f"trace: {how['label']} / {site}"))
+    sites = cast("list[Site]", sorted(together))
+    captured = trace_sites(lm, prompts, sites, progress=Narration(f"trace: {how['label']} / {site}"))
     passes = lm.forwards - before
-    values = {name: {**_stored(home, name, arrays), "pass_forwards": passes} for name, arrays in captured.items()}
+    values: dict[str, Value] = {
+        name: {**_stored(home, name, arrays), "pass_forwards": passes} for name, arrays in captured.items()
+    }
     for name, value in values.items():
         if name != site:
             write_text(_waiting_path(home, together[name]), json.dumps(sealed({**value, "forwards": 0})))
