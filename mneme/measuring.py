@@ -1,0 +1,151 @@
+"""Runs one probe over a promptset: from stored arrays without a forward pass, or inside the forward, same digits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mneme.attention import AttentionInputs
+from mneme.errors import BadInput, NotApplicable
+from mneme.model import LanguageModel
+from mneme.probe import Probe
+from mneme.progress import Progress, silent
+from mneme.promptset import Promptset
+from mneme.tracing import (
+    run_batches,
+    stored_answers,
+    stored_batches,
+    stored_layers,
+    stored_token_scores,
+    trace_sites,
+)
+
+Arrays = dict[str, Tensor]
+ROUNDING = 1e-5
+
+
+def measure(  # noqa: PLR0913  what a probe may be given, by keyword
+    probe: Probe,
+    parameters: Mapping[str, Any],
+    prompts: Promptset,
+    *,
+    trace: Mapping[str, Tensor] | None = None,
+    lm: LanguageModel | None = None,
+    ranking: Tensor | None = None,
+    probe_seed: int = 0,
+    progress: Progress = silent,
+) -> Arrays:
+    """The items of a probe: `scores` [item layer head], `values` [item], or what an intervention returns.
+
+    trace: the stored arrays of the probe's site (`tracing.trace_sites`); without it the model `lm` runs.
+    ranking: for interventions, the items [item layer head] of the probe whose heads they take.
+    Raises: NotApplicable where the probe makes no sense for these prompts or this model; BadInput when neither trace
+    nor model is given, or a value lies outside the probe's range.
+    """
+    _check_prompts(probe, prompts)
+    if probe.level == "intervention":
+        if lm is None or ranking is None:
+            raise BadInput(f"{probe.name} needs the model and the items of the probe that ranks its heads")
+        _check_ranking(ranking, lm, prompts)
+        seeded = {"probe_seed": probe_seed, "progress": progress}
+        found: Arrays = probe.measure(lm, prompts, ranking, **seeded, **parameters)
+        return found
+    if trace is None and lm is None:
+        raise BadInput(f"{probe.name} needs a stored trace or a model")
+    given = _Given(probe, parameters, prompts, trace, lm, progress)
+    name, items = ("scores", given.head_scores()) if probe.level == "head" else ("values", given.values())
+    return {name: _in_range(probe, items)}
+
+
+@dataclass(frozen=True)
+class _Given:
+    probe: Probe
+    parameters: Mapping[str, Any]
+    prompts: Promptset
+    trace: Mapping[str, Tensor] | None
+    lm: LanguageModel | None
+    progress: Progress
+
+    def head_scores(self) -> Tensor:
+        """[item layer head]"""
+        if self.trace is None:
+            return self._live_head_scores()
+        if not self.trace:
+            raise NotApplicable(
+                f"{self.probe.name}: this model computes attention outside the attention interface of transformers, so "
+                "only behavior probes apply to it"
+            )
+        batches = []
+        for items in stored_batches(self.trace, self.prompts):
+            part = self.prompts.select(items)
+            layers = stored_layers(self.trace, items)
+            batches.append(torch.stack([self._of_layer(layer, part) for layer in layers], dim=1))
+        return torch.cat(batches)
+
+    def _live_head_scores(self) -> Tensor:
+        assert self.lm is not None  # noqa: S101  `measure` checks
+        self.lm.require_attention()
+        batches: list[Tensor] = []
+        running: dict[int, Tensor] = {}
+
+        def visit(part: Promptset, layer: AttentionInputs) -> None:
+            running[layer.layer] = self._of_layer(layer, part).cpu()
+
+        def finish(*_: Any) -> None:
+            batches.append(torch.stack([running[layer] for layer in sorted(running)], dim=1))
+
+        run_batches(self.lm, self.prompts, visit, finish, self.progress)
+        return torch.cat(batches)
+
+    def _of_layer(self, layer: AttentionInputs, part: Promptset) -> Tensor:
+        scores: Tensor = self.probe.measure(layer, part, **self.parameters)
+        return scores
+
+    def values(self) -> Tensor:
+        """[item]"""
+        site = self.probe.site
+        assert site is not None  # noqa: S101  every behavior probe has one
+        arrays = self.trace
+        if arrays is None:
+            assert self.lm is not None  # noqa: S101  `measure` checks
+            arrays = trace_sites(self.lm, self.prompts, [site], self.progress)[site]
+        if not arrays:
+            raise NotApplicable(f"{self.probe.name} needs prompts with correct answers, and this promptset has none")
+        scores = stored_answers(arrays) if site == "answer_scores" else stored_token_scores(arrays)
+        found: Tensor = self.probe.measure(scores, self.prompts, **self.parameters)
+        return found
+
+
+def _check_prompts(probe: Probe, prompts: Promptset) -> None:
+    lengths = prompts.clean.lengths
+    if int(lengths.min()) < probe.min_tokens:
+        raise NotApplicable(
+            f"{probe.name} means something from {probe.min_tokens} tokens on, and a prompt has {int(lengths.min())}"
+        )
+    if probe.one_length and not prompts.clean.is_full:
+        raise NotApplicable(
+            f"{probe.name} depends on the length, and the prompts have {int(lengths.min())} to {int(lengths.max())} "
+            "tokens: give it prompts of one length"
+        )
+
+
+def _check_ranking(ranking: Tensor, lm: LanguageModel, prompts: Promptset) -> None:
+    lm.require_attention()
+    wanted = (len(prompts), lm.n_layers, lm.n_heads)
+    if ranking.shape != wanted:
+        raise BadInput(f"the ranking must be [item layer head] {wanted}, not {tuple(ranking.shape)}")
+
+
+def _in_range(probe: Probe, items: Tensor) -> Tensor:
+    """The items without the rounding that lies outside the probe's range; what lies further outside is refused."""
+    low = -torch.inf if probe.low is None else probe.low
+    high = torch.inf if probe.high is None else probe.high
+    defined = items[~items.isnan()]
+    if bool(torch.isinf(defined).any()) or bool(((defined < low - ROUNDING) | (defined > high + ROUNDING)).any()):
+        found = f"{float(defined.min())} .. {float(defined.max())}"
+        raise BadInput(f"{probe.name} gives {found}, outside {low} .. {high}: its formula is at fault")
+    return items.clamp(low, high)
