@@ -10,18 +10,13 @@ from storage.specs import ModelSpec
 from storage.studies import Study, load_study
 
 
-@pytest.fixture
-def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An own configs folder in front of the installed one, with a tiny study."""
-    folder = tmp_path / "own"
-    for kind in ("models", "promptsets", "probes", "studies"):
-        (folder / kind).mkdir(parents=True)
-    (folder / "models" / "mine-1.5b.yaml").write_text("source: {kind: local, path: ../weights}\n")
-    (folder / "studies" / "tiny.yaml").write_text(
+@pytest.fixture(autouse=True)
+def tiny(configs: Path) -> None:
+    """A study of a trained and a local model."""
+    (configs / "models" / "mine-1.5b.yaml").write_text("source: {kind: local, path: ../weights}\n")
+    (configs / "studies" / "tiny.yaml").write_text(
         "models: [quick, mine-1.5b]\npromptsets: [repeated_tokens]\nprobes: [induction]\n"
     )
-    monkeypatch.setenv("MNEME_CONFIGS", str(folder))
-    return folder
 
 
 def study(configs: Path, text: str) -> Study:

@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,6 @@ import pytest
 
 from storage.home import Home
 from tasks.kernel_locks import KernelLockManager
-
-
-@pytest.fixture(scope="module")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One temporary Prefect server for the module."""
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=180):
-        yield
 
 
 @pytest.fixture
@@ -54,7 +44,7 @@ def run(counting: Any, home: Home, **options: Any) -> dict[str, Any]:
     return once()
 
 
-def test_a_stage_is_computed_once_and_then_found(prefect_server: None, home: Home) -> None:
+def test_a_stage_is_computed_once_and_then_found(prefect_server: str, home: Home) -> None:
     counting, ran = counting_stage()
     first, second = run(counting, home), run(counting, home)
     assert first == second
@@ -62,14 +52,14 @@ def test_a_stage_is_computed_once_and_then_found(prefect_server: None, home: Hom
     assert ran == [7]
 
 
-def test_refresh_computes_anew(prefect_server: None, home: Home) -> None:
+def test_refresh_computes_anew(prefect_server: str, home: Home) -> None:
     counting, ran = counting_stage()
     run(counting, home)
     run(counting, home, refresh=True)
     assert ran == [7, 7]
 
 
-def test_a_damaged_object_is_noticed_when_it_is_used(prefect_server: None, home: Home) -> None:
+def test_a_damaged_object_is_noticed_when_it_is_used(prefect_server: str, home: Home) -> None:
     counting, ran = counting_stage()
     run(counting, home)
     (victim,) = home.store.glob("objects/*/*/x.txt")
@@ -82,7 +72,7 @@ def test_a_damaged_object_is_noticed_when_it_is_used(prefect_server: None, home:
 
 
 @pytest.mark.parametrize("harm", ["truncate", "alter", "empty", "delete"])
-def test_a_damaged_entry_is_computed_anew(prefect_server: None, home: Home, harm: str) -> None:
+def test_a_damaged_entry_is_computed_anew(prefect_server: str, home: Home, harm: str) -> None:
     counting, ran = counting_stage()
     run(counting, home)
     path = home.entries / "counting-key"
@@ -97,7 +87,7 @@ def test_a_damaged_entry_is_computed_anew(prefect_server: None, home: Home, harm
     assert ran == [7, 7]
 
 
-def test_the_ledger_counts_what_ran_and_not_what_was_found(prefect_server: None, home: Home) -> None:
+def test_the_ledger_counts_what_ran_and_not_what_was_found(prefect_server: str, home: Home) -> None:
     from tasks.ledger import ledger
 
     counting, _ = counting_stage()
@@ -108,7 +98,7 @@ def test_the_ledger_counts_what_ran_and_not_what_was_found(prefect_server: None,
     assert ledger.forwards == 2
 
 
-def test_values_on_disk_are_json_and_never_pickle(prefect_server: None, home: Home) -> None:
+def test_values_on_disk_are_json_and_never_pickle(prefect_server: str, home: Home) -> None:
     counting, _ = counting_stage()
     run(counting, home)
     for path in home.entries.iterdir():

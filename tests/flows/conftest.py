@@ -1,0 +1,33 @@
+"""A planted model in a study of its own: the whole pipeline in seconds."""
+
+from pathlib import Path
+
+import pytest
+
+from storage.home import Home
+from tests.planted import copy_model, save
+
+STUDY = """
+description: The planted copying model.
+models: [planted]
+promptsets: [repeated_tokens]
+probes: [previous_token, induction, copy_accuracy]
+overrides:
+  promptsets.repeated_tokens.parameters.n_items: 6
+  promptsets.repeated_tokens.parameters.period: 12
+"""
+
+
+@pytest.fixture(scope="session")
+def planted_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The planted model as a `save_pretrained` folder."""
+    return save(copy_model(), tmp_path_factory.mktemp("planted"))
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, configs: Path, planted_folder: Path) -> Home:
+    """An empty home, and configs with the study `planted`."""
+    monkeypatch.setenv("MNEME_HOME", str(tmp_path / "home"))
+    (configs / "models" / "planted.yaml").write_text(f"source: {{kind: local, path: {planted_folder}}}\n")
+    (configs / "studies" / "planted.yaml").write_text(STUDY)
+    return Home(tmp_path / "home")
