@@ -114,14 +114,17 @@ class AttentionInputs:
             total += rows.nan_to_num(0.0).sum(dim=2)
         return total / self.real_queries.sum(dim=1)[:, None, None]
 
-    def attend(self, value: Tensor) -> Tensor:
-        """Z = probabilities x values, per head: value [item kv_head key width] -> [item query head width]."""
-        every = torch.arange(self.n_queries, device=self.query.device)[None]
+    def attend(self, value: Tensor, queries: Tensor | None = None) -> Tensor:
+        """Z = probabilities x values, per head: value [item kv_head key width] -> [item query head width].
+
+        queries: the rows that are wanted, [query] or [item query]; None = all. Finite at padding; differentiable.
+        """
+        index = self._query_index(torch.arange(self.n_queries) if queries is None else queries)
         parts = []
-        for queries in self._chunks(every, None):
-            weights = self.probabilities(queries).to(value.dtype)
+        for some in self._chunks(index, None):
+            weights = self.probabilities(some).to(value.dtype)
             grouped = weights.reshape(len(value), value.shape[1], -1, self.n_keys) @ value
-            parts.append(grouped.reshape(len(value), self.n_heads, queries.shape[1], -1))
+            parts.append(grouped.reshape(len(value), self.n_heads, some.shape[1], -1))
         return torch.cat(parts, dim=2).transpose(1, 2)
 
     def probabilities(self, queries: Tensor, heads: Heads = None) -> Tensor:

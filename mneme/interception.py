@@ -42,6 +42,11 @@ class AttentionCall:
         return int(self.module.layer_idx)  # type: ignore[arg-type]
 
     @property
+    def first_query(self) -> int:
+        """Position of the first query: how many keys come from a cache."""
+        return int(self.key.shape[2] - self.query.shape[2])
+
+    @property
     def scale(self) -> float:
         """Factor on the dot products."""
         scaling = self.options.get("scaling")

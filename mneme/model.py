@@ -35,6 +35,8 @@ class LanguageModel:
 
     def __init__(self, hf: PreTrainedModel, name: str, folder: Path | None, device: str) -> None:
         config = hf.config.get_text_config()
+        if hf.dtype == torch.float64:
+            hf.set_experts_implementation("eager")  # grouped matrix products know no float64
         self.hf = hf
         self.name = name
         self.folder = folder

@@ -40,7 +40,8 @@ class LayerParts:
     """Parts of one layer; None where the running model did not show them.
 
     layer output = layer input + write_scale * (output of attention_write + output of mlp_write).
-    projection: only when its output is the attention module's output.
+    projection: only when its output is the attention module's output. layer_returns, attention_returns: how many
+    values the module returns as a tuple, hidden states first; None = the hidden states alone.
     """
 
     layer: nn.Module
@@ -49,6 +50,8 @@ class LayerParts:
     attention_write: nn.Module | None
     mlp_write: nn.Module | None
     write_scale: float
+    layer_returns: int | None
+    attention_returns: int | None
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class _Record:
     inputs: dict[nn.Module, Tensor] = field(default_factory=dict)
     outputs: dict[nn.Module, Tensor] = field(default_factory=dict)
     z: dict[int, Tensor] = field(default_factory=dict)
+    returns: dict[nn.Module, int | None] = field(default_factory=dict)
     repeated: set[nn.Module] = field(default_factory=set)
 
     def hook(self, module: nn.Module, args: tuple[Any, ...], options: dict[str, Any], output: Any) -> None:
@@ -76,6 +80,7 @@ class _Record:
             if module in self.outputs:
                 self.repeated.add(module)
             self.inputs[module], self.outputs[module] = given, result
+            self.returns[module] = len(output) if isinstance(output, tuple) else None
 
     def attention(self, call: AttentionCall) -> Tensor:
         """Attention handler: note Z."""
@@ -88,9 +93,9 @@ def first_of(output: Any) -> Any:
     return output[0] if isinstance(output, tuple) else output
 
 
-def replaced_first(output: Any, hidden: Tensor) -> Any:
-    """What a module returned, with the hidden states replaced."""
-    return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+def returned(hidden: Tensor, n_values: int | None) -> Any:
+    """Hidden states in the form in which a module returns them (see `LayerParts`)."""
+    return hidden if n_values is None else (hidden, *[None] * (n_values - 1))
 
 
 @torch.no_grad()
@@ -122,7 +127,9 @@ def _layer_list(backbone: nn.Module, attention: dict[int, nn.Module]) -> nn.Modu
 
 def _layer_parts(layer: nn.Module, attention: nn.Module, z: Tensor, record: _Record) -> LayerParts:
     first, second, scale = _writes(layer, record)
-    return LayerParts(layer, attention, _projection(attention, z, record), first, second, scale)
+    projection = _projection(attention, z, record)
+    returns = record.returns[layer], record.returns[attention]
+    return LayerParts(layer, attention, projection, first, second, scale, *returns)
 
 
 def _projection(attention: nn.Module, z: Tensor, record: _Record) -> Projection | None:
