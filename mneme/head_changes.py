@@ -99,7 +99,8 @@ class _Group:
         self.baseline = self._record(batch.select(slice(int(items[0]), int(items[-1]) + 1)))
         every = torch.full((1, 1), -1, device=items.device).expand(len(changes.sets), len(items))
         self.places = every if changes.places is None else changes.places.to(items.device)[:, items]
-        self.units = plan(self._differs(), self.mask, self.places, where.positions[items].amin(dim=1))
+        first_read = where.positions[items].amin(dim=1) * self.structure.has_plain_cache
+        self.units = plan(self._differs(), self.mask, self.places, first_read)
 
     def run(self, progress: Progress) -> Tensor:
         """Readouts [item set]."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from mneme.interception import AttentionCall, handled
 from mneme.unembedding import Backbone
@@ -56,10 +56,14 @@ class LayerParts:
 
 @dataclass(frozen=True)
 class Structure:
-    """The layers of a model in order, and the final norm (None when the last layer's output is not normed)."""
+    """The layers of a model in order, and the final norm (None when the last layer's output is not normed).
+
+    has_plain_cache: whether the cache holds keys and values as they enter attention (latent attention does not).
+    """
 
     parts: tuple[LayerParts, ...]
     final_norm: nn.Module | None
+    has_plain_cache: bool
 
 
 @dataclass
@@ -69,6 +73,7 @@ class _Record:
     inputs: dict[nn.Module, Tensor] = field(default_factory=dict)
     outputs: dict[nn.Module, Tensor] = field(default_factory=dict)
     z: dict[int, Tensor] = field(default_factory=dict)
+    keys: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     returns: dict[nn.Module, int | None] = field(default_factory=dict)
     repeated: set[nn.Module] = field(default_factory=set)
 
@@ -83,7 +88,8 @@ class _Record:
             self.returns[module] = len(output) if isinstance(output, tuple) else None
 
     def attention(self, call: AttentionCall) -> Tensor:
-        """Attention handler: note Z."""
+        """Attention handler: note Z, keys and values."""
+        self.keys[call.layer] = call.key, call.value
         self.z[call.layer] = call.compute()
         return self.z[call.layer]
 
@@ -106,14 +112,25 @@ def find_structure(hf: PreTrainedModel, backbone: Backbone, attention: dict[int,
         return None
     record = _Record()
     hooks = [module.register_forward_hook(record.hook, with_kwargs=True) for module in backbone.module.modules()]
+    ids = torch.arange(8, device=hf.device)[None] % hf.config.get_text_config().vocab_size
+    cache = DynamicCache()
     try:
         with handled(list(attention.values()), record.attention):
-            hidden = backbone.hidden(torch.arange(8, device=hf.device)[None] % hf.config.get_text_config().vocab_size)
+            hidden = backbone.hidden(ids, past_key_values=cache, use_cache=True)
     finally:
         for hook in hooks:
             hook.remove()
     parts = tuple(_layer_parts(layers[each], attention[each], record.z[each], record) for each in range(len(layers)))
-    return Structure(parts, _final_norm(record, layers, hidden))
+    return Structure(parts, _final_norm(record, layers, hidden), _is_plain(cache, record))
+
+
+def _is_plain(cache: DynamicCache, record: _Record) -> bool:
+    held = {layer: (each.keys, each.values) for layer, each in enumerate(cache.layers)}
+    return held.keys() == record.keys.keys() and all(
+        mine.shape == theirs.shape and torch.equal(mine, theirs)
+        for layer in held
+        for mine, theirs in zip(held[layer], record.keys[layer], strict=True)
+    )
 
 
 def _layer_list(backbone: nn.Module, attention: dict[int, nn.Module]) -> nn.ModuleList | None:
