@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mneme.batch import Batch
 from mneme.batching import items_per_forward
-from mneme.capture import capture
+from mneme.capturing import capture
 from mneme.errors import BadInput
 from mneme.head_changes import HeadChanges, HeadSet, Replacement, run_changes
 from mneme.interception import AttentionCall

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mneme.batch import Batch
 from mneme.batching import in_batches
-from mneme.capture import require_structure
+from mneme.capturing import require_structure
 from mneme.change_plan import plan, same_start
 from mneme.errors import BadInput
 from mneme.interception import AttentionCall

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from mneme.batch import Batch
-from mneme.capture import require_structure
+from mneme.capturing import require_structure
 from mneme.interception import AttentionCall, Handler, handled
 from mneme.model import LanguageModel
 from mneme.structure import Structure, first_of, returned

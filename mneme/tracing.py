@@ -13,7 +13,7 @@ from mneme.answers import PairedAnswers
 from mneme.attention import AttentionInputs
 from mneme.batch import Batch
 from mneme.batching import in_batches
-from mneme.capture import stream_attention
+from mneme.capturing import stream_attention
 from mneme.errors import BadInput
 from mneme.model import LanguageModel
 from mneme.probe import Site
