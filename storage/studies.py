@@ -37,19 +37,24 @@ def load_study(name: str, settings: Sequence[str] | Mapping[str, Any] = ()) -> S
     `settings` are `key=value` texts or a mapping: study fields (`promptset_seeds=[0,1]`), or fields of members
     (`promptsets.repeated_tokens.parameters.n_items=8`).
     """
-    path = config_path("studies", name)
-    content = read_yaml(path)
-    overrides = dict(content.get("overrides") or {})
+    content = read_yaml(config_path("studies", name))
+    written = parse(StudySpec, content, f"study {name}")
+    _refuse_idle_overrides(written, written.overrides)
     changes = _parsed(settings)
+    member_changes = {key: value for key, value in changes.items() if _is_member_key(key)}
     for key, value in changes.items():
-        if key.split(".")[0] in _MEMBERS and "." in key:
-            overrides[key] = value
-        else:
+        if key not in member_changes:
             set_key(content, key, value, f"study {name}")
-    content["overrides"] = overrides
-    spec = parse(StudySpec, content, f"study {name}")
-    _refuse_idle_overrides(spec)
+    changed = parse(StudySpec, content, f"study {name}")
+    _refuse_idle_overrides(changed, member_changes)
+    # what the file changes in members that --set has taken out of the study goes with them
+    kept = {key: value for key, value in changed.overrides.items() if _uses(changed, key)}
+    spec = changed.model_copy(update={"overrides": {**kept, **member_changes}})
     return Study(name, spec, tuple(_trials(spec)), changes)
+
+
+def _is_member_key(key: str) -> bool:
+    return key.split(".", maxsplit=1)[0] in _MEMBERS and "." in key
 
 
 def _parsed(settings: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
@@ -67,21 +72,30 @@ def _parsed(settings: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
     return parsed
 
 
-def _refuse_idle_overrides(spec: StudySpec) -> None:
-    used = {
+def _members(spec: StudySpec, kind: str) -> set[str]:
+    named: dict[str, set[str]] = {
         "models": set(spec.models),
         "promptsets": set(spec.promptsets),
         "probes": {each.probe for each in spec.probes},
     }
-    for key in spec.overrides:
+    return named.get(kind, set())
+
+
+def _uses(spec: StudySpec, key: str) -> bool:
+    kind, _, rest = key.partition(".")
+    return any(rest.startswith(f"{name}.") for name in _members(spec, kind))
+
+
+def _refuse_idle_overrides(spec: StudySpec, overrides: Mapping[str, Any]) -> None:
+    for key in overrides:
         kind, _, rest = key.partition(".")
-        if kind not in used or "." not in rest:
+        if kind not in _MEMBERS or "." not in rest:
             raise BadInput(f"override '{key[:80]}' must read models|promptsets|probes.<name>.<key>")
-        if not any(rest.startswith(f"{name}.") for name in used[kind]):
+        if not _uses(spec, key):
             name = rest.partition(".")[0][:80]
             raise BadInput(
                 f"override '{key[:80]}' changes nothing: the study uses no {kind[:-1]} '{name}'"
-                + near_names(name, sorted(used[kind]))
+                + near_names(name, sorted(_members(spec, kind)))
             )
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from flows.cli.console import console, table
 from mneme.errors import BadInput
 from storage.home import Home, writable_home
 
@@ -61,7 +60,7 @@ def rebuild() -> None:
 def _print(home: Home) -> None:
     from storage.cleaning import held
 
-    table = Table("stage", "entries", "objects", "MiB", "holds", title=f"store of {home.root}", box=None)
+    shown = table("stage", "entries", "objects", "MiB", "holds", title=f"store of {home.root}")
     for each in held(home):
-        table.add_row(each.stage, str(each.n_entries), str(each.n_objects), f"{each.n_bytes / _MIB:.2f}", each.purpose)
-    Console(highlight=False).print(table)
+        shown.add_row(each.stage, str(each.n_entries), str(each.n_objects), f"{each.n_bytes / _MIB:.2f}", each.purpose)
+    console().print(shown)

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from flows.cli.console import console, table
 from mneme.errors import BadInput
 from mneme.registry import near_names
 from storage.home import find_home
@@ -29,12 +28,12 @@ def list_members(kind: Annotated[str, typer.Argument(help="models, promptsets, p
 
     if kind not in KINDS:
         raise BadInput(f"nothing is listed under '{kind[:40]}'{near_names(kind, list(KINDS))}")
-    table = Table("name", "description", "file", box=None)
+    shown = table("name", "description", "file")
     for name in config_names(kind):  # type: ignore[arg-type]
         path = config_path(kind, name)  # type: ignore[arg-type]
         text = " ".join(str(read_yaml(path).get("description", "")).split())
-        table.add_row(name, text.split(". ")[0], _short(path))
-    Console(highlight=False).print(table)
+        shown.add_row(name, text.split(". ")[0], _short(path))
+    console().print(shown)
 
 
 def report(
@@ -43,7 +42,6 @@ def report(
 ) -> None:
     """Write the page of a study: one self-contained HTML file."""
     from storage.report.page import write_report
-
     from storage.rows import rows
 
     home = find_home()
@@ -60,10 +58,10 @@ def doctor() -> None:
     from storage.health import examine
 
     findings = examine(find_home())
-    table = Table("", "check", "finding", box=None)
+    shown = table("", "check", "finding")
     for each in findings:
-        table.add_row("ok" if each.is_fine else "!!", each.check, each.finding)
-    Console(highlight=False).print(table)
+        shown.add_row("ok" if each.is_fine else "!!", each.check, each.finding)
+    console().print(shown)
     if not all(each.is_fine for each in findings):
         raise typer.Exit(1)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 
-from rich.console import Console
 from rich.table import Table
 
+from flows.cli.console import console, table
 from storage.home import Home
 from storage.rows import rows
 from storage.studies import Study
@@ -23,10 +23,10 @@ def print_plan(home: Home, asked: Study) -> None:
         for _, trials in itertools.groupby(asked.trials, key=lambda trial: trial.pairing_label)
         for each in plan_pairing(home, list(trials), asked.spec.device, asked.spec.trace_limit_mib, before)
     ]
-    console = Console(highlight=False)
-    console.print(_table(asked.name, planned))
+    out = console()
+    out.print(_table(asked.name, planned))
     to_do = [each for each in planned if not each.is_cached]
-    console.print(
+    out.print(
         f"{len(planned) - len(to_do)} of {len(planned)} trials are answered; {len(to_do)} to do: "
         f"{_sum(to_do, 'forwards')} prompts through the model, about {_sum(to_do, 'seconds')} s, "
         f"{_sum(to_do, 'disk_mib')} MiB of disk, {_largest(to_do)} MiB of memory for weights and trace"
@@ -34,12 +34,12 @@ def print_plan(home: Home, asked: Study) -> None:
 
 
 def _table(name: str, planned: list[Planned]) -> Table:
-    table = Table("trial", "id", "state", "why", "forwards", "s", "disk MiB", title=f"plan of {name}", box=None)
+    shown = table("trial", "id", "state", "why", "forwards", "s", "disk MiB", title=f"plan of {name}")
     for each in planned:
         state = "cached" if each.is_cached else "to do"
         costs = [_text(each.forwards), _text(each.seconds), _text(each.disk_mib)]
-        table.add_row(each.trial.label, each.trial.trial_id[:8], state, each.why, *costs)
-    return table
+        shown.add_row(each.trial.label, each.trial.trial_id[:8], state, each.why, *costs)
+    return shown
 
 
 def _text(value: float | None) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from flows.cli.console import console, table
 from storage.home import Home
 from storage.rows import rows
 
@@ -36,40 +37,40 @@ NEXT = "select * from mart.head_ranking where probe = 'induction' order by rank 
 
 def print_summary(home: Home, outcome: dict[str, Any], seconds: float) -> None:
     """Print the tables of a study that has just been run."""
-    console = Console(highlight=False)
+    out = console()
     study = outcome["study"]
-    _print(console, "top heads per probe, mean over prompts [95% interval]", _heads(rows(home, _HEADS, [study])))
+    _print(out, "top heads per probe, mean over prompts [95% interval]", _heads(rows(home, _HEADS, [study])))
     _print(
         console,
         "without the top k heads, against as many random heads per layer",
         _effects(rows(home, _EFFECTS, [study])),
     )
-    _print(console, "behavior, mean over prompts [95% interval]", _behavior(rows(home, _BEHAVIOR, [study])))
+    _print(out, "behavior, mean over prompts [95% interval]", _behavior(rows(home, _BEHAVIOR, [study])))
     counts = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in outcome["trials"].items())
-    console.print(
+    out.print(
         f"{counts}; computed now: {outcome['computed_trials']} trials, {outcome['forwards']} forward passes; "
         f"{seconds:.1f} s"
     )
-    console.print(f"report   {outcome['report']}", soft_wrap=True)
-    console.print(f'next     mneme sql "{NEXT}"', soft_wrap=True)
-    console.print(f"files    {_mlflow(home)}", soft_wrap=True)
+    out.print(f"report   {outcome['report']}", soft_wrap=True)
+    out.print(f'next     mneme sql "{NEXT}"', soft_wrap=True)
+    out.print(f"files    {_mlflow(home)}", soft_wrap=True)
 
 
 def _heads(found: list[dict[str, Any]]) -> Table:
-    table = Table("model", "promptset", "probe", "1st", "2nd", "3rd", "n", "unit", box=None)
+    shown = table("model", "promptset", "probe", "1st", "2nd", "3rd", "n", "unit")
     grouped: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for each in found:
         grouped.setdefault((_model(each), _promptset(each), _probe(each)), []).append(each)
     for names, heads in grouped.items():
         cells = [f"L{each['layer']}H{each['head']} {_value(each, 'score')}" for each in heads]
-        table.add_row(*names, *cells, *[""] * (3 - len(cells)), str(heads[0]["n_items"]), heads[0]["probe_unit"])
-    return table
+        shown.add_row(*names, *cells, *[""] * (3 - len(cells)), str(heads[0]["n_items"]), heads[0]["probe_unit"])
+    return shown
 
 
 def _effects(found: list[dict[str, Any]]) -> Table:
-    table = Table("model", "promptset", "probe", "k", "top k", "random k", "sets", "p", "n", "unit", box=None)
+    shown = table("model", "promptset", "probe", "k", "top k", "random k", "sets", "p", "n", "unit")
     for each in found:
-        table.add_row(
+        shown.add_row(
             _model(each),
             _promptset(each),
             _probe(each),
@@ -81,23 +82,23 @@ def _effects(found: list[dict[str, Any]]) -> Table:
             str(each["n_items"]),
             each["unit"],
         )
-    return table
+    return shown
 
 
 def _behavior(found: list[dict[str, Any]]) -> Table:
-    table = Table("model", "promptset", "readout", "value", "chance", "n", "unit", box=None)
+    shown = table("model", "promptset", "readout", "value", "chance", "n", "unit")
     for each in found:
         value, chance = _value(each, "value"), _number(each["chance"])
-        table.add_row(
+        shown.add_row(
             _model(each), _promptset(each), each["readout"], value, chance, str(each["n_items"]), each["unit"]
         )
-    return table
+    return shown
 
 
-def _print(console: Console, title: str, table: Table) -> None:
-    if table.row_count:
-        console.print(f"\n{title}", style="bold")
-        console.print(table)
+def _print(out: Console, title: str, shown: Table) -> None:
+    if shown.row_count:
+        out.print(f"\n{title}", style="bold")
+        out.print(shown)
 
 
 def _model(row: dict[str, Any]) -> str:
