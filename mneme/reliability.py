@@ -17,7 +17,8 @@ Array = NDArray[np.float64]
 class Reliability:
     """Mean Spearman r between halves, its Spearman-Brown step-up, and the overlap of the halves' top heads.
 
-    split_half in -1..1, spearman_brown in -1..1, top_k_jaccard in 0..1; NaN where not measurable.
+    split_half in -1..1, spearman_brown at most 1 (far below -1 for halves that contradict each other), top_k_jaccard in
+    0..1; NaN where not measurable.
     """
 
     split_half: float
@@ -28,10 +29,8 @@ class Reliability:
 
 
 def spearman_brown(r: float) -> float:
-    """Reliability of the whole from the correlation of its halves, 2r / (1 + r); not below -1, as no correlation is."""
-    if np.isnan(r):
-        return float("nan")
-    return -1.0 if r <= -1 / 3 else float(2 * r / (1 + r))
+    """Reliability of the whole from the correlation of its halves, 2r / (1 + r); NaN for r = -1."""
+    return float("nan") if np.isnan(r) or r <= -1 else float(2 * r / (1 + r))
 
 
 def default_top_k(n_heads: int) -> int:

@@ -1,0 +1,155 @@
+"""Items to the rows that a trial delivers: means with intervals, reliability, and effects beside their controls.
+
+Rows are those of the raw tables in ARCHITECTURE.md without delivery_id; NaN means missing and stays NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mneme.probe import Probe
+from mneme.promptset import Promptset
+from mneme.reliability import split_half
+from mneme.stats import bootstrap_mean, permutation_p, wilson
+
+Array = NDArray[np.float64]
+Rows = dict[str, Any] | list[dict[str, Any]]
+NULL_RANGE = (0.025, 0.975)
+
+
+def summarise(
+    probe: Probe, items: Mapping[str, Tensor], prompts: Promptset, parameters: Mapping[str, Any], probe_seed: int
+) -> dict[str, Rows]:
+    """Rows by raw table: columns (name -> array) for the large tables, lists of rows for the small ones.
+
+    items: what `measuring.measure` returned for this probe and these prompts. Intervals are 95 % bootstrap intervals
+    over prompts (two-level where they have clusters), Wilson's for shares of right or wrong answers.
+    Source: METHODS 4
+    """
+    clusters = None if prompts.clusters is None else prompts.clusters.numpy()
+    if probe.level == "head":
+        return _head_tables(_array(items["scores"]), clusters, probe_seed)
+    if probe.level == "behavior":
+        return _behavior_tables(probe, _array(items["values"]), prompts, clusters, probe_seed)
+    return _intervention_tables(items, clusters, f"{parameters.get('kind', 'mean')}_ablation", probe_seed)
+
+
+def _array(tensor: Tensor) -> Array:
+    return tensor.double().numpy()
+
+
+def _head_tables(scores: Array, clusters: Array | None, seed: int) -> dict[str, Rows]:
+    interval = bootstrap_mean(scores, seed=seed, clusters=clusters)
+    layer, head = _indices(scores.shape[1:])
+    rows = {
+        "layer": layer,
+        "head": head,
+        "score": interval.estimate.reshape(-1),
+        "ci_low": interval.low.reshape(-1),
+        "ci_high": interval.high.reshape(-1),
+        "n_items": interval.n_items.reshape(-1),
+    }
+    return {"head_scores": rows, "item_scores": _item_rows(scores), "reliability": _reliability(scores, clusters, seed)}
+
+
+def _behavior_tables(
+    probe: Probe, values: Array, prompts: Promptset, clusters: Array | None, seed: int
+) -> dict[str, Rows]:
+    interval = bootstrap_mean(values, seed=seed, clusters=clusters)
+    low, high = float(interval.low), float(interval.high)
+    present = values[~np.isnan(values)]
+    if probe.is_accuracy and clusters is None and np.isin(present, (0.0, 1.0)).all():
+        low, high = wilson(int(present.sum()), len(present))
+    row = {
+        "readout": probe.name,
+        "value": float(interval.estimate),
+        "is_accuracy": probe.is_accuracy,
+        "ci_low": low,
+        "ci_high": high,
+        "chance": float(prompts.facts.get("chance", {}).get(probe.name, np.nan)),
+        "n_items": int(interval.n_items),
+    }
+    return {"behavior": [row], "item_scores": _item_rows(values)}
+
+
+def _intervention_tables(
+    items: Mapping[str, Tensor], clusters: Array | None, intervention: str, seed: int
+) -> dict[str, Rows]:
+    effects = _array(items["effects"])
+    interval = bootstrap_mean(effects, seed=seed, clusters=clusters)
+    layer, head = _indices(effects.shape[1:])
+    rows = {
+        "intervention": [intervention] * len(layer),
+        "layer": layer,
+        "head": head,
+        "position_label": [None] * len(layer),  # all positions at once
+        "effect": interval.estimate.reshape(-1),
+        "ci_low": interval.low.reshape(-1),
+        "ci_high": interval.high.reshape(-1),
+        "n_items": interval.n_items.reshape(-1),
+    }
+    return {
+        "head_effects": rows,
+        "item_scores": _item_rows(effects),
+        "reliability": _reliability(effects, clusters, seed),
+        "controls": _control_rows(items, clusters, seed),
+    }
+
+
+def _control_rows(items: Mapping[str, Tensor], clusters: Array | None, seed: int) -> list[dict[str, Any]]:
+    """One row per k: the tested set's effect on the prompts that did not rank it, beside those of its controls."""
+    sets = _array(items["set_effects"])
+    interval = bootstrap_mean(sets, seed=seed, clusters=clusters)
+    rows = []
+    for index, k in enumerate(items["k"].tolist()):
+        drawn = int(items["n_draws"][index])
+        controls = _array(items["control_effects"][:, index, :drawn])
+        null = controls[~np.isnan(sets[:, index])].mean(axis=0) if drawn else np.empty(0)
+        low, high = np.quantile(null, NULL_RANGE) if drawn else (np.nan, np.nan)
+        rows.append(
+            {
+                "k": k,
+                "value": float(interval.estimate[index]),
+                "ci_low": float(interval.low[index]),
+                "ci_high": float(interval.high[index]),
+                "control_mean": float(null.mean()) if drawn else np.nan,
+                "control_low": float(low),
+                "control_high": float(high),
+                "n_draws": drawn,
+                "n_distinct": int(items["n_distinct"][index]),
+                "p_value": permutation_p(float(interval.estimate[index]), null),
+                "n_items": int(interval.n_items[index]),
+            }
+        )
+    return rows
+
+
+def _reliability(scores: Array, clusters: Array | None, seed: int) -> list[dict[str, Any]]:
+    found = split_half(scores, seed=seed, clusters=clusters)
+    row = {
+        "split_half": found.split_half,
+        "spearman_brown": found.spearman_brown,
+        "top_k": found.top_k,
+        "top_k_jaccard": found.top_k_jaccard,
+        "n_items": found.n_items,
+    }
+    return [row]
+
+
+def _indices(shape: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    layer, head = (each.reshape(-1) for each in np.indices(shape))
+    return layer, head
+
+
+def _item_rows(values: Array) -> dict[str, Any]:
+    """[item] or [item layer head] as columns; layer and head are None where the whole model is measured."""
+    if values.ndim == 1:
+        missing = [None] * len(values)
+        return {"layer": missing, "head": missing, "item": np.arange(len(values)), "value": values}
+    item, layer, head = (each.reshape(-1) for each in np.indices(values.shape))
+    return {"layer": layer, "head": head, "item": item, "value": values.reshape(-1)}

@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+import torch
+
+from mneme.batch import Batch
+from mneme.probe import probes
+from mneme.promptset import Promptset
+from mneme.stats import bootstrap_mean, wilson
+from mneme.summaries import summarise
+
+
+def prompts(n_items, **more):
+    return Promptset(Batch.of(torch.ones(n_items, 4, dtype=torch.int64)), **more)
+
+
+def head_items(n_items=12):
+    return torch.rand(n_items, 2, 8, generator=torch.Generator().manual_seed(0))
+
+
+def test_head_scores_are_means_with_intervals_and_n():
+    scores = head_items()
+    rows = summarise(probes.get("induction"), {"scores": scores}, prompts(12), {}, 0)["head_scores"]
+    assert rows["score"].tolist() == pytest.approx(scores.mean(0).reshape(-1).tolist(), abs=1e-6)
+    assert (rows["ci_low"] < rows["score"]).all()
+    assert (rows["score"] < rows["ci_high"]).all()
+    assert rows["n_items"].tolist() == [12] * 16
+    assert list(zip(rows["layer"].tolist(), rows["head"].tolist(), strict=True))[9] == (1, 1)
+
+
+def test_every_item_is_kept():
+    scores = head_items()
+    rows = summarise(probes.get("induction"), {"scores": scores}, prompts(12), {}, 0)["item_scores"]
+    at = (rows["item"] == 7) & (rows["layer"] == 1) & (rows["head"] == 5)
+    assert rows["value"][at].tolist() == [pytest.approx(float(scores[7, 1, 5]))]
+    assert len(rows["value"]) == scores.numel()
+
+
+def test_a_head_that_was_not_measured_stays_missing():
+    scores = head_items()
+    scores[:, 0, 3] = torch.nan
+    rows = summarise(probes.get("induction"), {"scores": scores}, prompts(12), {}, 0)["head_scores"]
+    assert np.isnan(rows["score"][3])
+    assert np.isnan(rows["ci_low"][3])
+    assert rows["n_items"][3] == 0
+
+
+def test_one_prompt_gives_a_mean_without_interval_or_reliability():
+    tables = summarise(probes.get("induction"), {"scores": head_items(1)}, prompts(1), {}, 0)
+    assert np.isnan(tables["head_scores"]["ci_low"]).all()
+    assert not np.isnan(tables["head_scores"]["score"]).any()
+    assert np.isnan(tables["reliability"][0]["split_half"])
+
+
+def test_behavior_carries_its_chance_and_clusters_widen_it():
+    values = torch.rand(12, generator=torch.Generator().manual_seed(0))
+    facts = {"chance": {"copy_accuracy": 0.01}}
+    probe = probes.get("copy_accuracy")
+    (row,) = summarise(probe, {"values": values}, prompts(12, facts=facts), {}, 0)["behavior"]
+    assert row["value"] == pytest.approx(float(values.mean()))
+    assert row["chance"] == 0.01
+    assert row["is_accuracy"]
+    clusters = torch.arange(12) // 3
+    (clustered,) = summarise(probe, {"values": values}, prompts(12, clusters=clusters), {}, 0)["behavior"]
+    expected = bootstrap_mean(values.double().numpy(), seed=0, clusters=clusters.numpy())
+    assert clustered["ci_low"] == float(expected.low)
+    assert np.isnan(clustered["chance"])
+
+
+def test_right_or_wrong_answers_get_wilsons_interval():
+    values = torch.tensor([1.0] * 9 + [0.0] * 3)
+    (row,) = summarise(probes.get("answer_accuracy"), {"values": values}, prompts(12), {}, 0)["behavior"]
+    assert (row["ci_low"], row["ci_high"]) == wilson(9, 12)
+
+
+def intervention_items(n_items=12):
+    generator = torch.Generator().manual_seed(0)
+    half = torch.arange(n_items) % 2 == 0
+    set_effects = 1 + torch.rand(n_items, 2, generator=generator)
+    control_effects = torch.rand(n_items, 2, 3, generator=generator)
+    set_effects[half], control_effects[half] = torch.nan, torch.nan
+    control_effects[:, 1] = torch.nan
+    return {
+        "clean": torch.rand(n_items, generator=generator),
+        "effects": torch.rand(n_items, 2, 8, generator=generator),
+        "k": torch.tensor([1, 8]),
+        "set_effects": set_effects,
+        "control_effects": control_effects,
+        "n_draws": torch.tensor([3, 0]),
+        "n_distinct": torch.tensor([3, 0]),
+    }
+
+
+def test_a_set_stands_beside_its_controls_with_the_smallest_p_that_they_allow():
+    items = intervention_items()
+    tables = summarise(probes.get("head_ablation"), items, prompts(12), {"kind": "zero"}, 0)
+    first, second = tables["controls"]
+    assert first["n_items"] == 6
+    assert first["p_value"] == 0.25
+    assert first["value"] > first["control_high"] >= first["control_mean"] >= first["control_low"]
+    null = items["control_effects"][1::2, 0].mean(dim=0)
+    assert first["control_mean"] == pytest.approx(float(null.mean()), abs=1e-6)
+    assert second["n_draws"] == second["n_distinct"] == 0
+    assert np.isnan([second["control_mean"], second["control_low"], second["p_value"]]).all()
+    assert not np.isnan(second["value"])
+
+
+def test_effects_are_named_by_their_intervention():
+    rows = summarise(probes.get("head_ablation"), intervention_items(), prompts(12), {"kind": "zero"}, 0)
+    assert set(rows["head_effects"]["intervention"]) == {"zero_ablation"}
+    assert set(rows["head_effects"]["position_label"]) == {None}
+    assert rows["reliability"][0]["n_items"] == 12
+
+
+def test_the_same_items_and_seed_give_the_same_rows():
+    items = {"scores": head_items()}
+    first, again = (summarise(probes.get("induction"), items, prompts(12), {}, 5)["head_scores"] for _ in range(2))
+    np.testing.assert_array_equal(first["ci_low"], again["ci_low"])
