@@ -131,15 +131,12 @@ def _deliver_head_trial(
 
 
 def _deliver_behavior(lake: Lake, study: str, draw: random.Random, about: dict[str, Any]) -> None:
-    facts = {"level": "behavior", "unit": "nats", "low": 0.0, "high": None, "probe": "copy_loss"}
-    delivery_id = _answer(lake, study, about | facts)
     loss = 1.0 + draw.random()
-    accuracy = {"readout": "copy_accuracy", "value": 0.75, "is_accuracy": True, "chance": 1 / 64}
-    rows = [
-        {"readout": "copy_loss", "value": loss, "is_accuracy": False, "chance": 4.16} | _interval(loss),
-        accuracy | _interval(0.75),
-    ]
-    lake.deliver("behavior", delivery_id, _with_id(delivery_id, rows))
+    for probe, unit, value, chance in (("copy_loss", "nats", loss, 4.16), ("copy_accuracy", "fraction", 0.75, 1 / 64)):
+        facts = {"level": "behavior", "unit": unit, "low": 0.0, "high": None, "probe": probe}
+        delivery_id = _answer(lake, study, about | facts)
+        row = {"readout": probe, "value": value, "is_accuracy": unit == "fraction", "chance": chance}
+        lake.deliver("behavior", delivery_id, _with_id(delivery_id, [row | _interval(value)]))
 
 
 def _deliver_ablation(

@@ -184,7 +184,7 @@ def test_a_loss_has_no_accuracy_and_an_accuracy_has_both(full: duckdb.DuckDBPyCo
     rows = full.execute(
         "select distinct readout, accuracy is null, value is null, unit from mart.behavior order by readout"
     ).fetchall()
-    assert rows == [("copy_accuracy", False, False, "nats"), ("copy_loss", True, False, "nats")]
+    assert rows == [("copy_accuracy", False, False, "fraction"), ("copy_loss", True, False, "nats")]
 
 
 def test_nan_in_a_raw_table_is_null_in_the_views() -> None:

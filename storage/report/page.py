@@ -1,0 +1,168 @@
+"""The report of a study: one HTML page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from mneme.errors import BadInput
+from mneme.registry import near_names
+from storage.files import write_text
+from storage.home import Home
+from storage.reader import reading
+from storage.report.colours import scale_of
+from storage.report.drawings import heat_map, interval, number, shared_definitions
+from storage.report.questions import Answer, Row, ask_all
+
+_NAN = float("nan")
+
+
+def write_report(home: Home, study: str, target: Path) -> Path:
+    """Write the page of a study to `target`, in one piece; returns `target`.
+
+    Raises BadInput when nothing has been published, or nothing of this study.
+    """
+    with reading(home) as connection:
+        rows = connection.execute("select distinct study from mart.study_trials order by study").fetchall()
+        studies = [str(name) for (name,) in rows]
+        if study not in studies:
+            raise BadInput(f"study '{study[:80]}' has no published trials" + near_names(study[:80], studies))
+        answers = ask_all(connection, study)
+    return write_text(target, _render(study, answers))
+
+
+def _render(study: str, answers: dict[str, Answer]) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "place": _place, "method": _method}
+    trials = answers["trials"].rows
+    return environment.get_template("page.html.j2").render(
+        study=study,
+        sql={name: answer.sql for name, answer in answers.items()},
+        summary=_summary(trials),
+        trials=trials,
+        rankings=_rankings(answers["ranking"].rows, trials),
+        heat_maps=_heat_maps(answers["scores"].rows, "score", trials),
+        effect_maps=_heat_maps(answers["effects"].rows, "effect", trials),
+        controls=_with_intervals(answers["controls"].rows, ("control_low", "control_high")),
+        behavior=_with_intervals(answers["behavior"].rows, ("chance", "chance")),
+        reliability=answers["reliability"].rows,
+        provenance=_provenance(trials),
+        definitions=_drawn(shared_definitions()),
+    )
+
+
+def _place(row: Row) -> str:
+    """Model and promptset with their seeds."""
+    names = [(row["model"], row["model_seed"]), (row["promptset"], row["promptset_seed"])]
+    return " · ".join(name if seed is None else f"{name} (seed {seed})" for name, seed in names)
+
+
+def _method(row: Row) -> str:
+    """Probe and variant."""
+    return str(row["probe"]) if row["variant"] == "primary" else f"{row['probe']} / {row['variant']}"
+
+
+def _summary(trials: list[Row]) -> dict[str, Any]:
+    statuses = [trial["status"] for trial in trials]
+    names = ("model", "promptset", "probe")
+    return {
+        "count": {status: statuses.count(status) for status in ("delivered", "failed", "not_applicable")},
+        "names": {name: sorted({trial[name] for trial in trials}) for name in names},
+        "seconds": sum(trial["seconds"] or 0.0 for trial in trials),
+        "forwards": sum(trial["forwards"] or 0 for trial in trials),
+        "last": max(trial["delivered_at"] for trial in trials),
+    }
+
+
+def _grouped(rows: Iterable[Row], *names: str) -> list[list[Row]]:
+    """Neighbouring rows that agree in the named columns."""
+    return [list(group) for _, group in groupby(rows, key=lambda row: tuple(row[name] for name in names))]
+
+
+def _domain(rows: Iterable[Row], *names: str) -> tuple[float, float]:
+    """The least and greatest of some columns, zero included."""
+    known = [row[name] for row in rows for name in names if row[name] is not None]
+    return min([0.0, *known]), max([0.0, *known])
+
+
+def _rankings(rows: list[Row], trials: list[Row]) -> list[dict[str, Any]]:
+    """For each probe, its trials with their top heads; all on one line from low to high."""
+    bounds = _bounds(trials)
+    rankings = []
+    for of_probe in _grouped(rows, "probe", "variant"):
+        low, high = _domain(of_probe, "score", "ci_low", "ci_high")
+        known = bounds[of_probe[0]["trial_id"]]
+        domain = (low, known[1] if known[1] is not None else high)
+        for row in of_probe:
+            row["drawing"] = _drawn(interval(row["score"], (row["ci_low"], row["ci_high"]), domain))
+        rankings.append({"first": of_probe[0], "trials": _grouped(of_probe, "trial_id")})
+    return rankings
+
+
+def _with_intervals(rows: list[Row], band: tuple[str, str]) -> list[Row]:
+    """The rows with a drawing each, on one line per readout and unit."""
+    for group in _grouped(rows, *(("probe", "variant") if "k" in rows[0] else ("readout",))) if rows else []:
+        domain = _domain(group, "value", "ci_low", "ci_high", *band)
+        for row in group:
+            ends = (row["ci_low"], row["ci_high"])
+            row["drawing"] = _drawn(interval(row["value"], ends, domain, (row[band[0]], row[band[1]])))
+    return rows
+
+
+def _bounds(trials: list[Row]) -> dict[str, tuple[float | None, float | None]]:
+    return {trial["trial_id"]: (trial["low"], trial["high"]) for trial in trials}
+
+
+def _heat_maps(rows: list[Row], column: str, trials: list[Row]) -> list[dict[str, Any]]:
+    """For each probe, one map per trial (and intervention), all in the same colours."""
+    bounds, kinds = _bounds(trials), ("intervention", "position_label") if column == "effect" else ()
+    found = []
+    for of_probe in _grouped(rows, "probe", "variant"):
+        values = (_NAN if row[column] is None else row[column] for row in of_probe)
+        scale = scale_of(values, bounds[of_probe[0]["trial_id"]])
+        maps = []
+        for group in _grouped(of_probe, "trial_id", *kinds):
+            first = group[0]
+            drawing = _drawn(heat_map(_matrix(group, column), scale, first["unit"]))
+            kind = " at ".join(str(first[name]) for name in kinds if first[name] is not None)
+            maps.append({"first": first, "kind": kind, "drawing": drawing})
+        found.append({"first": of_probe[0], "maps": maps})
+    return found
+
+
+def _matrix(rows: list[Row], column: str) -> list[list[float]]:
+    """[layer head]; NaN where there is no number."""
+    n_layers, n_heads = (max(row[axis] for row in rows) + 1 for axis in ("layer", "head"))
+    matrix = [[_NAN] * n_heads for _ in range(n_layers)]
+    for row in rows:
+        if row[column] is not None:
+            matrix[row["layer"]][row["head"]] = row[column]
+    return matrix
+
+
+def _provenance(trials: list[Row]) -> dict[str, list[str]]:
+    """What computed the study: each fact with all the values it takes."""
+    facts: dict[str, set[str]] = defaultdict(set)
+    for trial in trials:
+        for library, version in json.loads(trial["versions"]).items():
+            facts[library].add(str(version))
+        for name in ("device", "dtype", "code", "mlflow_run_id"):
+            facts[name] |= {str(trial[name])} - {"None"}
+    return {name: sorted(values) for name, values in facts.items()}
+
+
+def _drawn(svg: str) -> Markup:
+    return Markup(svg)  # noqa: S704  drawings escape what comes from results

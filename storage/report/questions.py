@@ -1,0 +1,78 @@
+"""The questions of the page: the SQL that is run is the SQL that is shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+
+Row = dict[str, Any]
+
+_IN_STUDY = "trial_id in (select trial_id from mart.study_trials where study = '{study}')"
+_ORDER = "probe, variant, model, model_seed, is_control, promptset, promptset_seed"
+_QUESTIONS = {
+    "trials": """
+select model, model_seed, promptset, promptset_seed, probe, variant, status, error, seconds, forwards,
+    device, dtype, code, versions, mlflow_run_id, delivered_at, delivery_id, trial_id, level, low, high, is_control
+from mart.trials
+where {in_study}
+order by status = 'delivered', {order}""",
+    "ranking": """
+select probe, variant, model, model_seed, promptset, promptset_seed, is_control,
+    rank, layer, head, score, ci_low, ci_high, n_items, unit, trial_id
+from mart.head_ranking
+where rank <= 10 and {in_study}
+order by {order}, rank""",
+    "scores": """
+select probe, variant, model, model_seed, promptset, promptset_seed, is_control, layer, head, score, unit, trial_id
+from mart.head_ranking
+where {in_study}
+order by {order}, layer, head""",
+    "effects": """
+select probe, variant, model, model_seed, promptset, promptset_seed, is_control,
+    intervention, position_label, layer, head, effect, unit, trial_id
+from mart.head_effects
+where {in_study}
+order by {order}, intervention, position_label, layer, head""",
+    "controls": """
+select probe, variant, model, model_seed, promptset, promptset_seed, is_control, k, value, ci_low, ci_high,
+    control_mean, control_low, control_high, n_draws, n_distinct, p_value, n_items, unit, trial_id
+from mart.controls
+where {in_study}
+order by {order}, k""",
+    "behavior": """
+select probe, variant, model, model_seed, promptset, promptset_seed, is_control,
+    readout, value, ci_low, ci_high, chance, n_items, unit, trial_id
+from mart.behavior
+where {in_study}
+order by readout, {order}""",
+    "reliability": """
+select probe, variant, model, model_seed, promptset, promptset_seed, is_control,
+    split_half, spearman_brown, top_k, top_k_jaccard, n_items, trial_id
+from mart.reliability
+where {in_study}
+order by {order}""",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A question of the page: its SQL and its rows, by column name."""
+
+    sql: str
+    rows: list[Row]
+
+
+def ask_all(connection: duckdb.DuckDBPyConnection, study: str) -> dict[str, Answer]:
+    """Every question about one study, answered."""
+    in_study = _IN_STUDY.format(study=study.replace("'", "''"))
+    return {
+        name: _ask(connection, sql.strip().format(in_study=in_study, order=_ORDER)) for name, sql in _QUESTIONS.items()
+    }
+
+
+def _ask(connection: duckdb.DuckDBPyConnection, sql: str) -> Answer:
+    found = connection.execute(sql)
+    names = [name for name, *_ in found.description or []]
+    return Answer(sql, [dict(zip(names, row, strict=True)) for row in found.fetchall()])

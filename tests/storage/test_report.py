@@ -1,0 +1,192 @@
+"""The page of a study stands alone, shows what the views hold, and trusts no text that came from outside."""
+
+from __future__ import annotations
+
+import math
+import re
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from mneme.errors import BadInput
+from storage.home import Home
+from storage.lake import Lake
+from storage.reader import query
+from storage.report.colours import DIVERGING, SEQUENTIAL, scale_of
+from storage.report.drawings import heat_map, interval, number
+from storage.report.figures import heat_map_png
+from storage.report.page import write_report
+from storage.warehouse import publish
+from tests.storage.rows import deliver_answer, deliver_head_scores, deliver_trial, fill
+
+VOID = {"meta", "br", "link", "img", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """Notes attributes, ids and tags that are not closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.unbalanced: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+        facts = dict(attributes)
+        self.links += [str(facts[name]) for name in ("href", "src") if name in facts]
+        self.ids += [str(facts["id"])] if "id" in facts else []
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        pass
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.unbalanced.append(tag)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    home = Home(tmp_path_factory.mktemp("home"))
+    fill(home)
+    publish(home)
+    return home
+
+
+@pytest.fixture(scope="module")
+def page(home: Home) -> str:
+    return write_report(home, "example", home.root / "reports" / "example.html").read_text()
+
+
+def test_the_page_needs_nothing_but_itself(page: str) -> None:
+    parsed = Page(page)
+    assert all(link.startswith("#") for link in parsed.links)
+    assert {link[1:] for link in parsed.links} <= set(parsed.ids)
+    assert "<script" not in page
+    assert not re.search(r"@import|url\((?!#)", page)
+
+
+def test_every_tag_is_closed_in_its_order(page: str) -> None:
+    parsed = Page(page)
+    assert (parsed.open, parsed.unbalanced) == ([], [])
+
+
+def test_every_section_of_a_full_study_is_there(page: str) -> None:
+    sections = ["ranking", "maps", "effects", "behavior", "reliability", "trials", "provenance"]
+    assert [each for each in Page(page).ids if each in sections] == sections
+    assert page.count('<svg class="heat-map"') == 8 + 2
+    assert "url(#missing)" in page
+
+
+def test_errors_are_shown_and_escaped(page: str) -> None:
+    assert "the vocabulary of &#39;tiny_gpt2&#39; has 64 &lt;tokens&gt; &amp; no more" in page
+    assert "<tokens>" not in page
+
+
+def test_the_sql_that_is_shown_gives_the_table_that_is_shown(home: Home, page: str) -> None:
+    shown = re.findall(r"<pre><code>(.*?)</code></pre>", page, flags=re.S)
+    assert len(shown) == 7
+    ranking = query(home, unescape(shown[0]), "csv").splitlines()
+    assert len(ranking) - 1 == page.count('<td class="w head">')
+    assert ranking[1].startswith("induction,primary,small_llama,0,repeated_tokens,0,false,1,5,1,0.9,")
+
+
+def test_the_same_results_make_the_same_page(home: Home, page: str, tmp_path: Path) -> None:
+    assert write_report(home, "example", tmp_path / "again.html").read_text() == page
+
+
+def test_an_unknown_study_is_refused_with_near_names(home: Home, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="study 'exmple' has no published trials; did you mean 'example'"):
+        write_report(home, "exmple", tmp_path / "page.html")
+
+
+def test_a_study_of_failures_only_has_a_page(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    lake = Lake(home.lake)
+    deliver_trial(lake, "d1", status="failed", error="out of memory", seconds=None, forwards=None, unit="x")
+    deliver_answer(lake, "s", "t1", "d1")
+    publish(home)
+    text = write_report(home, "s", tmp_path / "page.html").read_text()
+    assert "out of memory" in text
+    assert 'id="ranking"' not in text
+
+
+def test_names_from_results_cannot_become_markup(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    lake = Lake(home.lake)
+    deliver_trial(lake, "d1", model="<img src=x>", unit='"><script>alert(1)</script>', versions='{"<b>": "<i>"}')
+    deliver_answer(lake, "s", "t1", "d1")
+    deliver_head_scores(lake, "d1", {(0, 0): 0.5, (0, 1): math.nan})
+    publish(home)
+    text = write_report(home, "s", tmp_path / "page.html").read_text()
+    assert not re.search(r"<script|<img|<b>&lt;|<i>", text)
+    assert Page(text).unbalanced == []
+
+
+@pytest.mark.parametrize(
+    ("values", "bounds", "expected"),
+    [
+        ([0.2, 0.4], (0.0, 1.0), (0.0, 1.0, False)),
+        ([0.2, 0.4], (None, None), (0.0, 1.0, False)),
+        ([0.5, 7.0], (0.0, None), (0.0, 7.0, False)),
+        ([-0.5, 0.25, math.nan], (None, None), (-0.5, 0.5, True)),
+        ([math.nan], (None, None), (0.0, 1.0, False)),
+    ],
+)
+def test_the_scale_fits_the_numbers(
+    values: list[float], bounds: tuple[float | None, float | None], expected: tuple[float, float, bool]
+) -> None:
+    scale = scale_of(values, bounds)
+    assert (scale.low, scale.high, scale.is_centred) == expected
+
+
+def test_the_ends_and_the_middle_have_their_colours() -> None:
+    scores, effects = scale_of([0.5]), scale_of([-2.0, 1.0])
+    assert (scores.colour(0.0), scores.colour(0.5), scores.colour(1.0)) == SEQUENTIAL[::2]
+    assert (effects.colour(-2.0), effects.colour(0.0), effects.colour(2.0)) == DIVERGING[::2]
+    assert effects.colour(99.0) == DIVERGING[-1]
+
+
+def test_a_heat_map_has_a_cell_for_every_head_and_hatches_the_missing() -> None:
+    drawn = heat_map([[0.0, 1.0, math.nan], [0.5, 0.5, 0.5]], scale_of([0.0, 1.0]), "fraction")
+    assert drawn.count('<rect x="') - 1 == 6  # one is the colour bar
+    assert drawn.count("url(#missing)") == 1
+    assert "<title>layer 0, head 2: not measurable</title>" in drawn
+
+
+def test_an_interval_is_drawn_to_scale() -> None:
+    drawn = interval(0.5, (0.25, 0.75), (0.0, 1.0), band=(0.0, 0.5))
+    assert 'cx="60.0"' in drawn
+    assert 'x1="32.0" y1="8" x2="88.0"' in drawn
+    assert 'class="band" x="4.0" y="3" width="56.0"' in drawn
+    assert interval(None, (None, None), (0.0, 1.0)) == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (math.nan, "–"),
+        (0.5, "0.500"),
+        (-1.25, "−1.250"),
+        (12345.6, "12,346"),
+        (0.00012, "0.00012"),
+        (0.0, "0"),
+    ],
+)
+def test_numbers_are_readable(value: float | None, text: str) -> None:
+    assert number(value) == text
+
+
+@pytest.mark.parametrize("matrix", [[[0.1, math.nan], [0.9, 0.5]], [[-1.0, 2.0]], [[math.nan]], [[0.0] * 32] * 40])
+def test_a_heat_map_is_a_png_without_a_display(matrix: list[list[float]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    png = heat_map_png(matrix, title="induction $x", unit="fraction of <attention>")
+    assert png.startswith(b"\x89PNG\r\n\x1a\n")
+    assert len(png) > 1000
