@@ -19,7 +19,8 @@ _BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 def read_vocabulary(folder: str | Path, bos_mode: str = "auto") -> Vocabulary:
     """The vocabulary of the model in `folder`.
 
-    bos_mode: `native` = the tokenizer puts a BOS in front by itself; `eot_as_bos` = the model has a BOS or an
+    bos_mode: `native` = the tokenizer puts a BOS in front by itself, or, asked for without a tokenizer, the model was
+    trained behind its config's BOS; `eot_as_bos` = the model has a BOS or an
     end-of-text token that its tokenizer does not add, and it goes in front; `none` = nothing does; `auto` = the first
     of these that the model allows. Special ids are the tokenizer's special tokens, the config's bos, eos and pad, byte
     fallbacks (`<0x0A>`), which hardly occur in text, and rows of the embedding that no token has.
@@ -31,7 +32,9 @@ def read_vocabulary(folder: str | Path, bos_mode: str = "auto") -> Vocabulary:
     size = int(config.vocab_size)
     tokenizer = _read_tokenizer(path)
     candidates = _first_candidates(config, tokenizer, size)
-    native = None if tokenizer is None else _added_first(tokenizer)
+    native = _added_first(tokenizer) if tokenizer is not None else None
+    if tokenizer is None and bos_mode == "native":
+        native = next(iter(_ids_of(getattr(config, "bos_token_id", None), size)), None)
     mode, first_id = _choose(path, bos_mode, native, candidates[0] if candidates else None)
     return Vocabulary(
         size=size,
@@ -89,7 +92,9 @@ def _choose(path: Path, asked: str, native: int | None, candidate: int | None) -
         raise BadInput(f"bos_mode is '{asked}': choose auto, native, eot_as_bos or none")
     first = {"native": native, "eot_as_bos": candidate, "none": None}[asked]
     if asked == "native" and native is None:
-        raise BadInput(f"bos_mode native: no tokenizer in {path} adds a BOS by itself; choose auto, eot_as_bos or none")
+        raise BadInput(
+            f"bos_mode native: nothing in {path} puts a BOS in front by itself; choose auto, eot_as_bos or none"
+        )
     if asked == "eot_as_bos" and candidate is None:
         raise BadInput(f"bos_mode eot_as_bos: the model in {path} has neither BOS nor end-of-text; choose auto or none")
     return cast(BosMode, asked), first

@@ -34,6 +34,12 @@ def test_a_model_without_tokenizer_takes_its_bos_from_its_config(tmp_path):
     assert vocabulary.tokenizer is None
 
 
+def test_a_model_that_was_trained_behind_its_bos_may_say_so_without_a_tokenizer(tmp_path):
+    GPT2Config(vocab_size=40, bos_token_id=39, eos_token_id=39).save_pretrained(tmp_path)
+    vocabulary = read_vocabulary(tmp_path, "native")
+    assert (vocabulary.bos_mode, vocabulary.first_id) == ("native", 39)
+
+
 def test_a_bos_outside_the_vocabulary_does_not_exist(tmp_path):
     GPT2Config(vocab_size=40).save_pretrained(tmp_path)  # its default bos is 50256
     vocabulary = read_vocabulary(tmp_path)
