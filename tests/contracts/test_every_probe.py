@@ -1,0 +1,132 @@
+"""One test for every probe, so that nobody is forgotten: a new member is tested by being there."""
+
+import inspect
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from mneme.batch import Batch
+from mneme.errors import BadInput, NotApplicable
+from mneme.measuring import measure
+from mneme.model import load_model
+from mneme.probe import probes
+from mneme.promptset import Promptset
+from mneme.tracing import trace_sites
+from tests.planted import save
+
+NAMES = probes.names()
+HEADS = [name for name in NAMES if probes.get(name).level == "head"]
+VALUES = [name for name in NAMES if probes.get(name).level == "behavior"]
+PERIOD, ITEMS = 10, 6
+
+
+@pytest.fixture(scope="module")
+def lm(tmp_path_factory):
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=40,
+        n_positions=64,
+        n_embd=32,
+        n_layer=2,
+        n_head=4,
+        initializer_range=0.3,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    return load_model(save(GPT2LMHeadModel(config).eval(), tmp_path_factory.mktemp("model")))
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    """Repeated tokens that every probe applies to: with answers, and as pairs."""
+    generator = torch.Generator().manual_seed(0)
+    body = torch.stack([torch.randperm(39, generator=generator)[:PERIOD] + 1 for _ in range(ITEMS)])
+    ids = torch.cat([torch.zeros(ITEMS, 1, dtype=torch.int64), body, body], dim=1)
+    return Promptset(
+        Batch.of(ids),
+        corrupt=Batch.of(ids.flip(0)),
+        correct_ids=body[:, :1],
+        wrong_ids=body[:, 1:2],
+        facts={"period": PERIOD, "copies": 2, "copy": "exact", "offset": 1, "bos_mode": "eot_as_bos"},
+    )
+
+
+def items_of(name, prompts, lm, seed=0):
+    probe = probes.get(name)
+    ranking = torch.rand(len(prompts), 2, 4, generator=torch.Generator().manual_seed(1))
+    given = {"ranking": ranking, "probe_seed": seed} if probe.level == "intervention" else {}
+    return measure(probe, {}, prompts, lm=lm, **given)
+
+
+def main_items(name, items):
+    return items[{"head": "scores", "behavior": "values", "intervention": "effects"}[probes.get(name).level]]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_says_what_its_number_is_and_where_it_comes_from(name):
+    probe = probes.get(name)
+    assert probe.source
+    assert probe.unit
+    assert probe.module == f"mneme.probes.{name}"
+    assert "Source:" in (inspect.getdoc(probe.measure) or "") or probe.level == "behavior"
+    assert (inspect.getdoc(probe.measure) or "").count("\n") >= 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_numbers_lie_in_its_range_one_per_item(name, prompts, lm):
+    probe, found = probes.get(name), main_items(name, items_of(name, prompts, lm))
+    assert found.shape == ((ITEMS,) if probe.level == "behavior" else (ITEMS, 2, 4))
+    assert torch.isfinite(found).all()
+    assert probe.low is None or float(found.min()) >= probe.low
+    assert probe.high is None or float(found.max()) <= probe.high
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_leaves_its_input_as_it_was(name, prompts, lm):
+    ids = prompts.clean.ids.clone()
+    weights = {key: value.clone() for key, value in lm.hf.state_dict().items()}
+    items_of(name, prompts, lm)
+    assert torch.equal(prompts.clean.ids, ids)
+    assert all(torch.equal(value, weights[key]) for key, value in lm.hf.state_dict().items())
+
+
+@pytest.mark.parametrize("name", HEADS + VALUES)
+def test_a_stored_trace_is_left_as_it_was_and_gives_the_digits_of_the_model(name, prompts, lm):
+    probe = probes.get(name)
+    arrays = trace_sites(lm, prompts, [probe.site])[probe.site]
+    copies = {key: value.clone() for key, value in arrays.items()}
+    (stored,) = measure(probe, {}, prompts, trace=arrays).values()
+    assert all(torch.equal(value.nan_to_num(-9), copies[key].nan_to_num(-9)) for key, value in arrays.items())
+    assert torch.equal(stored, main_items(name, items_of(name, prompts, lm)))
+
+
+@pytest.mark.parametrize("name", HEADS + VALUES)
+def test_an_item_scores_the_same_alone_as_in_company(name, prompts, lm):
+    together = main_items(name, items_of(name, prompts, lm))
+    alone = [main_items(name, items_of(name, prompts.select(slice(each, each + 1)), lm)) for each in range(ITEMS)]
+    torch.testing.assert_close(torch.cat(alone), together, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", HEADS + VALUES)
+def test_the_order_of_the_items_does_not_matter(name, prompts, lm):
+    order = torch.tensor([3, 0, 5, 1, 4, 2])
+    together = main_items(name, items_of(name, prompts, lm))
+    shuffled = main_items(name, items_of(name, prompts.select(order), lm))
+    torch.testing.assert_close(shuffled, together[order], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_twice_gives_the_same_digits(name, prompts, lm):
+    first, again = items_of(name, prompts, lm), items_of(name, prompts, lm)
+    assert all(torch.equal(first[key].nan_to_num(-9), again[key].nan_to_num(-9)) for key in first)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_token_is_not_enough_and_gives_no_number(name, lm):
+    single = Promptset(Batch.of(torch.ones(2, 1, dtype=torch.int64)))
+    try:
+        found = main_items(name, items_of(name, single, lm))
+    except (NotApplicable, BadInput):
+        return
+    assert torch.isnan(found).all()
