@@ -99,13 +99,6 @@ def merge(connection: duckdb.DuckDBPyConnection, lake: Lake) -> Merged:
     return merged
 
 
-def _is_known(lake: Lake, name: str, known_sha256: str | None) -> bool:
-    try:
-        return known_sha256 is not None and sha256_file(lake.folder / name) == known_sha256
-    except FileNotFoundError:
-        return True  # it went meanwhile: its rows go below
-
-
 def _merge_changed(
     connection: duckdb.DuckDBPyConnection, lake: Lake, names: list[str], known: dict[str, str], merged: Merged
 ) -> None:
@@ -114,8 +107,16 @@ def _merge_changed(
         _merge_files(connection, lake, changed[start : start + _FILES_AT_ONCE], merged)
 
 
+def _is_known(lake: Lake, name: str, known_sha256: str | None) -> bool:
+    try:
+        return known_sha256 is not None and sha256_file(lake.folder / name) == known_sha256
+    except FileNotFoundError:
+        return True  # it went meanwhile: its rows go below
+
+
 def _merge_files(connection: duckdb.DuckDBPyConnection, lake: Lake, names: list[str], merged: Merged) -> None:
     """Replace the rows of some files by what is in them now."""
+    columns = _columns(connection)
     frames: dict[str, list[pl.DataFrame]] = defaultdict(list)
     facts: list[tuple[str, str, str, int]] = []
     for name in names:
@@ -125,24 +126,45 @@ def _merge_files(connection: duckdb.DuckDBPyConnection, lake: Lake, names: list[
             frame = sealed_frame(name, data)
         except FileNotFoundError:
             continue
-        except TornFile:
-            merged.quarantined.append(_set_aside(lake, name))
-            continue
         except LaterLayout:
             raise WarehouseError(
                 f"{lake.folder / name} was written by a later version of Mneme: update Mneme, or use another MNEME_HOME"
             ) from None
+        except TornFile:
+            frame = None
+        if frame is None or not _fits(frame, columns.get(table)):
+            merged.quarantined.append(_set_aside(lake, name))
+            continue
         frames[table].append(frame.with_columns(pl.lit(name).alias("lake_file")))
         facts.append((name, table, sha256(data).hexdigest(), len(frame)))
     _drop_rows(connection, [name for name, *_ in facts])
     for table, parts in frames.items():
-        _insert(connection, table, pl.concat(parts))
+        _insert(connection, table, pl.concat(parts, how="diagonal"))
     if facts:
-        columns = ["lake_file", "table_name", "sha256", "n_rows"]
         now = pl.lit(datetime.now(UTC)).alias("merged_at")
-        _insert(connection, "files", pl.DataFrame(facts, schema=columns, orient="row").with_columns(now))
+        rows = pl.DataFrame(facts, schema=["lake_file", "table_name", "sha256", "n_rows"], orient="row")
+        _insert(connection, "files", rows.with_columns(now))
     merged.n_files += len(facts)
     merged.n_rows += sum(n_rows for *_, n_rows in facts)
+
+
+def _columns(connection: duckdb.DuckDBPyConnection) -> dict[str, dict[str, bool]]:
+    """Each raw table's columns and whether they may be NULL; `lake_file` is ours."""
+    columns: dict[str, dict[str, bool]] = defaultdict(dict)
+    for table, column, is_nullable in connection.execute(
+        "select table_name, column_name, is_nullable from duckdb_columns() where schema_name = 'raw'"
+    ).fetchall():
+        if column != "lake_file":
+            columns[table][column] = is_nullable
+    return columns
+
+
+def _fits(frame: pl.DataFrame, columns: dict[str, bool] | None) -> bool:
+    """Whether a table has all the frame's columns, and the frame all that must be there."""
+    if columns is None:
+        return False
+    needed = {name for name, is_nullable in columns.items() if not is_nullable}
+    return needed <= set(frame.columns) <= columns.keys()
 
 
 def _drop_rows(connection: duckdb.DuckDBPyConnection, names: list[str]) -> None:
@@ -167,4 +189,4 @@ def _set_aside(lake: Lake, name: str) -> str:
     target = lake.folder / QUARANTINE / name.replace("/", "--")
     target.parent.mkdir(exist_ok=True)
     (lake.folder / name).replace(target)
-    return f"lake file {name} was damaged and moved to {target}: run its study again to deliver its rows anew"
+    return f"lake file {name} is damaged or fits no table; it was moved to {target}: run its study again"

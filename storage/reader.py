@@ -14,14 +14,10 @@ import duckdb
 
 from mneme.errors import BadInput
 from mneme.registry import near_names
+from storage.duck import open_results
 from storage.home import Home
 from storage.rendering import FORMATS, rendered, written, written_parquet
 
-_CLOSED: dict[str, str | bool | int | float | list[str]] = {
-    "enable_external_access": "false",
-    "python_enable_replacements": "false",
-    "threads": "2",
-}
 _READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 
 
@@ -79,7 +75,7 @@ def reading(home: Home) -> Iterator[duckdb.DuckDBPyConnection]:
     if not home.results.exists():
         raise BadInput(f"there are no results in {home.root} yet: run `mneme run quickstart`, or set MNEME_HOME")
     try:
-        connection = duckdb.connect(str(home.results), read_only=True, config=_CLOSED)
+        connection = open_results(home.results)
     except duckdb.Error as error:
         raise BadInput(f"{home.results} cannot be opened: {_first_lines(error)}; run `mneme rebuild`") from error
     with connection:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import duckdb
 
-from storage.duck import DamagedDatabase, WarehouseError, database_errors, opened
+from storage.duck import DamagedDatabase, WarehouseError, database_errors, open_results, opened
 from storage.files import replacing, sweep_temporaries
 from storage.home import Home
 from storage.lake import Lake
@@ -124,7 +124,7 @@ def _check_promises(connection: duckdb.DuckDBPyConnection) -> list[str]:
 def _generation_of(results: Path) -> str | None:
     """Which generation a published copy holds; None when it is missing or unreadable."""
     try:
-        with duckdb.connect(str(results), read_only=True) as connection:
+        with open_results(results) as connection:
             return get_meta(connection, "generation")
     except duckdb.Error:
         return None

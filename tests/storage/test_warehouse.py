@@ -16,6 +16,7 @@ import pytest
 from storage.duck import WarehouseError
 from storage.home import Home
 from storage.lake import QUARANTINE, Lake
+from storage.parquet import sealed_bytes
 from storage.warehouse import publish, rebuild
 from tests.storage.rows import deliver_answer, deliver_head_scores, deliver_trial, fill, trial_row
 
@@ -101,7 +102,7 @@ def test_a_truncated_lake_file_is_set_aside_with_a_warning_and_the_rest_is_publi
     path = lake.folder / "head_scores/d2.parquet"
     path.write_bytes(path.read_bytes()[:size])
     (warning,) = publish(home).warnings
-    assert "head_scores/d2.parquet was damaged" in warning
+    assert "head_scores/d2.parquet is damaged" in warning
     assert [each.name for each in (lake.folder / QUARANTINE).iterdir()] == ["head_scores--d2.parquet"]
     assert ask(home, "select distinct delivery_id from raw.head_scores") == [("d1",)]
 
@@ -280,3 +281,27 @@ def test_a_trial_row_is_stored_as_it_was_delivered(home: Home) -> None:
     (stored,) = ask(home, f"select {columns} from raw.trials")
     expected = row | {"delivered_at": row["delivered_at"].replace(tzinfo=None)}
     assert dict(zip(row, stored, strict=True)) == expected
+
+
+def test_a_whole_file_that_fits_no_table_is_set_aside(home: Home) -> None:
+    lake = one_trial(home)
+    for name, frame in (
+        ("nowhere/d1.parquet", pl.DataFrame({"delivery_id": ["d1"]})),
+        ("behavior/d1.parquet", pl.DataFrame({"delivery_id": ["d1"], "colour": ["red"]})),
+    ):
+        (lake.folder / name).parent.mkdir()
+        (lake.folder / name).write_bytes(sealed_bytes(name, frame))
+    assert [warning.split(" ")[2] for warning in publish(home).warnings] == [
+        "behavior/d1.parquet",
+        "nowhere/d1.parquet",
+    ]
+    assert ask(home, "select count(*) from mart.head_ranking") == [(1,)]
+
+
+def test_a_file_without_a_column_that_may_be_null_is_taken(home: Home) -> None:
+    lake = one_trial(home)
+    path = lake.folder / "head_scores/d1.parquet"
+    frame = pl.read_parquet(path).drop("ci_low")
+    path.write_bytes(sealed_bytes("head_scores/d1.parquet", frame))
+    assert publish(home).warnings == ()
+    assert ask(home, "select score, ci_low from mart.head_ranking") == [(0.5, None)]
