@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from mneme.errors import ParityError as ParityError
     from mneme.model import LanguageModel as LanguageModel
     from mneme.model import load_model as load_model
+    from mneme.patching import patch_head_sets as patch_head_sets
+    from mneme.patching import patch_heads as patch_heads
     from mneme.promptset import Promptset as Promptset
     from mneme.readouts import Readout as Readout
     from mneme.readouts import answer_probability as answer_probability
@@ -41,6 +43,7 @@ _MODULES = {
     "capturing": ("Site", "Trace", "capture", "stream_attention"),
     "errors": ("BadInput", "MnemeError", "NotApplicable", "ParityError"),
     "model": ("LanguageModel", "load_model"),
+    "patching": ("patch_head_sets", "patch_heads"),
     "promptset": ("Promptset",),
     "readouts": ("Readout", "answer_probability", "log_probability", "logit_difference"),
     "scores": ("AnswerScores", "TokenScores"),

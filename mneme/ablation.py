@@ -17,6 +17,7 @@ from mneme.errors import BadInput
 from mneme.head_changes import HeadChanges, HeadSet, Replacement, run_changes
 from mneme.interception import AttentionCall
 from mneme.model import LanguageModel
+from mneme.patching import donor_heads
 from mneme.progress import Progress, silent
 from mneme.readouts import Readout, as_readout
 from mneme.registry import near_names
@@ -136,9 +137,4 @@ def _from_donors(lm: LanguageModel, batch: Batch, reference: Tensor | Batch | No
         donors = lm.batch(reference)
     if len(donors) != len(batch) or bool((donors.lengths < batch.lengths).any()):
         raise BadInput("resample ablation needs one reference prompt per prompt, at least as long as it")
-
-    def prepare(items: Tensor) -> Replacement:
-        z = capture(lm, donors.select(items), ["z"])["z"].transpose(2, 3)
-        return lambda call, _, local: z[local, call.layer, call.first_query : call.key.shape[2]]
-
-    return prepare
+    return donor_heads(lm, donors)

@@ -1,0 +1,144 @@
+"""Head patching equals a full forward per cell, and costs only what a patch can alter."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+import torch
+from torch import Tensor
+
+from mneme.batch import Batch
+from mneme.errors import BadInput, NotApplicable
+from mneme.model import LanguageModel
+from mneme.patching import patch_head_sets, patch_heads
+from mneme.readouts import log_probability, logit_difference
+from tests import references
+from tests.architectures import INSIDE, VOCABULARY, tiny
+
+READOUT = logit_difference(torch.arange(3) + 3, torch.arange(3) + 9)
+
+
+@cache
+def model(name: str, dtype: torch.dtype = torch.float64) -> LanguageModel:
+    return LanguageModel(tiny(name, dtype), name, None, "cpu")
+
+
+def pair(prefix: int = 0, *, padded: bool = False) -> tuple[Batch, Batch]:
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(3, VOCABULARY, (2, 3, 9), generator=generator)
+    ids[1, :, :prefix] = ids[0, :, :prefix]
+    lengths = torch.tensor([9, 7, 8]) if padded else torch.full((3,), 9)
+    labels = {"middle": torch.tensor([4, 5, 6]), "end": lengths - 1}
+    return Batch(ids[0], lengths, labels), Batch(ids[1], lengths, labels)
+
+
+def slow(lm: LanguageModel, base: Batch, donor: Batch, position: int | None, layer: int, head: int) -> Tensor:
+    replaced = references.all_z(lm, donor)
+
+    def change(here: int, z: Tensor) -> Tensor:
+        where = slice(None) if position is None else slice(position, position + 1)
+        if here == layer:
+            z[:, where, head] = replaced[layer][:, where, head]
+        return z
+
+    with references.changed_heads(lm, change):
+        return references.read(READOUT, references.stock_logits(lm, base), base)
+
+
+def close(found: Tensor, expected: Tensor) -> bool:
+    return float((found - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
+
+
+@pytest.mark.parametrize(("padded", "prefix"), [(False, 0), (True, 5)])
+@pytest.mark.parametrize("name", sorted(INSIDE))
+def test_patching_every_head_equals_the_slow_reference(name: str, padded: bool, prefix: int) -> None:
+    lm, (base, donor) = model(name), pair(prefix, padded=padded)
+    expected = references.each_head(lm, base, READOUT, references.all_z(lm, donor))
+    assert close(patch_heads(lm, base, donor, READOUT), expected)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("name", ["gpt2", "qwen2", "gemma2", "mistral", "deepseek_v3", "gpt_neox"])
+def test_patching_each_position_equals_the_slow_reference(name: str, padded: bool) -> None:
+    lm, (base, donor) = model(name), pair(4, padded=padded)
+    found = patch_heads(lm, base, donor, READOUT, "each")
+    assert found.shape == (3, lm.n_layers, 4, 9)
+    for layer, head, position in [(0, 1, 4), (0, 3, 6), (1, 2, 5), (1, 0, 8), (2, 1, 8), (2, 2, 6), (1, 1, 0)]:
+        expected = slow(lm, base, donor, position, layer, head)
+        real = position < base.lengths
+        assert close(found[real, layer, head, position], expected[real])
+        assert bool(found[~real, layer, head, position].isnan().all())
+
+
+def test_gpt2_in_float64_agrees_to_ten_digits() -> None:
+    lm, (base, donor) = model("gpt2"), pair(3)
+    expected = references.each_head(lm, base, READOUT, references.all_z(lm, donor))
+    assert float((patch_heads(lm, base, donor, READOUT) - expected).abs().max()) <= 1e-10 * float(expected.abs().max())
+    found = patch_heads(lm, base, donor, READOUT, "each")[:, 1, 2, 5]
+    assert float((found - slow(lm, base, donor, 5, 1, 2)).abs().max()) <= 1e-10
+
+
+def test_labels_patch_each_prompt_at_its_own_position() -> None:
+    lm, (base, donor) = model("llama"), pair(2, padded=True)
+    each = patch_heads(lm, base, donor, READOUT, "each")
+    found = patch_heads(lm, base, donor, READOUT, ["middle", "end"])
+    for item in range(3):
+        for column, label in enumerate(("middle", "end")):
+            place = int(base.labels[label][item])
+            assert torch.allclose(found[item, :, :, column], each[item, :, :, place], atol=1e-12)
+
+
+def test_patching_with_itself_is_exactly_the_unpatched_readout() -> None:
+    lm, (base, _) = model("gpt2"), pair()
+    unpatched = patch_head_sets(lm, base, base, READOUT, [[]])
+    assert torch.equal(patch_heads(lm, base, base, READOUT), unpatched[:, :, None].expand(-1, 3, 4))
+    assert torch.equal(patch_heads(lm, base, base, READOUT, "each"), unpatched[:, :, None, None].expand(-1, 3, 4, 9))
+
+
+def test_positions_before_the_first_difference_are_neither_run_nor_changed() -> None:
+    lm, (base, donor) = model("gpt2"), pair(6)
+    lm.items_per_forward[9], lm.items_per_forward[3] = 1, 1
+    before = lm.forwards
+    found = patch_heads(lm, base, donor, READOUT, "each")
+    cells = 3 * 3 * 4 * 3  # items, layers, heads, positions from the sixth on
+    assert lm.forwards - before <= 2 * cells + 2
+    unpatched = patch_head_sets(lm, base, base, READOUT, [[]])
+    assert torch.equal(found[..., :6], unpatched[:, :, None, None].expand(-1, 3, 4, 6))
+    del lm.items_per_forward[9], lm.items_per_forward[3]
+
+
+def test_sets_of_heads_are_patched_together() -> None:
+    lm, (base, donor) = model("qwen2"), pair(3)
+    heads = [(0, 1), (1, 3), (2, 0)]
+    replaced = references.all_z(lm, donor)
+
+    def change(layer: int, z: Tensor) -> Tensor:
+        for _, head in [each for each in heads if each[0] == layer]:
+            z[:, :, head] = replaced[layer][:, :, head]
+        return z
+
+    with references.changed_heads(lm, change):
+        expected = references.read(READOUT, references.stock_logits(lm, base), base)
+    assert close(patch_head_sets(lm, base, donor, READOUT, [heads])[:, 0], expected)
+
+
+def test_a_readout_before_the_change_keeps_its_value() -> None:
+    lm, (base, donor) = model("llama"), pair(5)
+    mask = torch.zeros(3, 9, dtype=torch.bool)
+    mask[:, [1, 3]] = True
+    readout = log_probability(base, mask)
+    expected = references.read(readout, references.stock_logits(lm, base), base)
+    assert close(patch_heads(lm, base, donor, readout)[:, 1, 2], expected)
+
+
+def test_pairs_that_do_not_align_are_refused() -> None:
+    lm, (base, donor) = model("gpt2"), pair()
+    with pytest.raises(BadInput, match="must align token by token"):
+        patch_heads(lm, base, Batch.of(donor.ids[:, :8]), READOUT)
+    with pytest.raises(BadInput, match="must align token by token"):
+        patch_heads(lm, base, Batch(donor.ids, torch.tensor([9, 9, 8])), READOUT)
+    with pytest.raises(BadInput, match="label 'start' is unknown: the prompts have middle, end"):
+        patch_heads(lm, base, donor, READOUT, ["start"])
+    with pytest.raises(NotApplicable, match="only behavior probes apply"):
+        patch_heads(model("falcon", torch.float32), base, donor, READOUT)
