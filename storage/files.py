@@ -7,7 +7,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -63,7 +63,8 @@ def sweep_temporaries(folder: Path, older_than_seconds: float = 3600.0) -> int:
     """Remove what killed writers left behind, if it is old enough to be nobody's; returns how many."""
     removed = 0
     for path in folder.rglob(".*.tmp"):
-        if time.time() - path.stat().st_mtime > older_than_seconds:
-            path.unlink(missing_ok=True)
-            removed += 1
+        with suppress(FileNotFoundError):  # its writer has just put it in place
+            if time.time() - path.stat().st_mtime > older_than_seconds:
+                path.unlink()
+                removed += 1
     return removed
