@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from tasks.sizes import fits
 from tasks.stage import Value, is_whole, object_of
 from tasks.trace import trace
 
+_logger = logging.getLogger("mneme")
 Status = Literal["delivered", "failed", "not_applicable"]
 
 
@@ -140,6 +142,7 @@ def _answer(pairing: Pairing, asking: Asking, asked: Identified, traces: dict[st
                 raise NotApplicable(items["not_applicable"])
             site_trace = traces.get(str(asked.site))
             inputs |= {
+                "items_key": asked.measure_key,
                 "items": items,
                 "promptset": pairing.promptset,
                 "about": _about(asking, asked, items, site_trace),
@@ -172,6 +175,8 @@ def _about(asking: Asking, asked: Identified, items: Value, site_trace: Value | 
 def _without_rows(home: Home, asking: Asking, trial: TrialSpec, error: Exception) -> Answer:
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
         raise error
+    if not isinstance(error, MnemeError):
+        _logger.error("trial %s failed", trial.label, exc_info=error)
     status: Status = "not_applicable" if isinstance(error, NotApplicable) else "failed"
     sentence = str(error) if isinstance(error, MnemeError) else f"{type(error).__name__}: {error}"
     delivery_id = digest({"asked": trial.trial_id, "outcome": status, "error": sentence})

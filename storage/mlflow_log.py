@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from storage.files import sha256_file
 from storage.home import Home
 from storage.locks import LockBusy, file_lock
 
@@ -99,8 +102,6 @@ def _log(client: Any, run_id: str, recording: Recording) -> None:
 
 
 def _log_bytes(client: Any, run_id: str, content: bytes, path: str) -> None:
-    import tempfile  # noqa: PLC0415
-
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / Path(path).name
         target.write_bytes(content)
@@ -108,13 +109,11 @@ def _log_bytes(client: Any, run_id: str, content: bytes, path: str) -> None:
 
 
 def _dataset(prompts: Path, name: str) -> Any:
-    import mlflow.data  # noqa: PLC0415
-    import polars as pl  # noqa: PLC0415
-    from mlflow.entities import DatasetInput, InputTag  # noqa: PLC0415
+    from mlflow.entities import Dataset, DatasetInput, InputTag  # noqa: PLC0415
 
-    frame = pl.read_parquet(prompts).drop("item")
-    source = mlflow.data.from_polars(frame, source=str(prompts), name=name)
-    return DatasetInput(source._to_mlflow_entity(), [InputTag("mlflow.data.context", "probing")])
+    source = json.dumps({"uri": str(prompts)})
+    dataset = Dataset(name, sha256_file(prompts)[:36], source_type="local", source=source)
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "probing")])
 
 
 def _experiment(home: Home, client: Any, study: str) -> str:
@@ -128,6 +127,7 @@ def _experiment(home: Home, client: Any, study: str) -> str:
 def _client(home: Home) -> Iterator[Any]:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     import mlflow  # noqa: PLC0415
 
     server = os.environ.get("MLFLOW_TRACKING_URI")

@@ -21,9 +21,8 @@ def deliver(
     home: Home, trial: dict[str, Any], items_key: str, items: Value, promptset: Value, about: dict[str, Any]
 ) -> Value:
     """Summarise a trial's items and write one Parquet file per raw table; `about` becomes the row of `raw.trials`."""
-    from mneme.summaries import summarise
-
     from mneme.probe import probes
+    from mneme.summaries import summarise
     from storage.arrays import read_arrays
     from storage.content import ContentStore
     from storage.promptset_files import read_promptset
@@ -43,8 +42,8 @@ def write_rows(home: Home, trial: TrialSpec, about: dict[str, Any], tables: dict
     key = about["delivery_id"]
     written = []
     for table, rows in tables.items():
-        if len(rows):
-            frame = pl.DataFrame(rows).with_columns(pl.lit(key).alias("delivery_id"))
+        frame = pl.DataFrame(rows).with_columns(pl.lit(key).alias("delivery_id"))
+        if not frame.is_empty():
             written.append(lake.deliver(table, key, frame))
     written.append(lake.deliver("trials", key, pl.DataFrame([trial_row(trial, about)])))
     return [asdict(each) for each in written]

@@ -31,7 +31,6 @@ def trace(
     if waiting is not None:
         return waiting
     from mneme.tracing import trace_sites
-
     from storage.promptset_files import read_promptset
 
     lm = loaded(home, model, how["dtype"], how["device"])

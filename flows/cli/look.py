@@ -28,11 +28,11 @@ def list_members(kind: Annotated[str, typer.Argument(help="models, promptsets, p
 
     if kind not in KINDS:
         raise BadInput(f"nothing is listed under '{kind[:40]}'{near_names(kind, list(KINDS))}")
-    shown = table("name", "description", "file")
+    shown = table("name", "file", "description")
     for name in config_names(kind):  # type: ignore[arg-type]
         path = config_path(kind, name)  # type: ignore[arg-type]
         text = " ".join(str(read_yaml(path).get("description", "")).split())
-        shown.add_row(name, text.split(". ")[0], _short(path))
+        shown.add_row(name, _short(path), text.split(". ")[0])
     console().print(shown)
 
 

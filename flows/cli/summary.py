@@ -41,7 +41,7 @@ def print_summary(home: Home, outcome: dict[str, Any], seconds: float) -> None:
     study = outcome["study"]
     _print(out, "top heads per probe, mean over prompts [95% interval]", _heads(rows(home, _HEADS, [study])))
     _print(
-        console,
+        out,
         "without the top k heads, against as many random heads per layer",
         _effects(rows(home, _EFFECTS, [study])),
     )

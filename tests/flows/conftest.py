@@ -1,5 +1,6 @@
 """A planted model in a study of its own: the whole pipeline in seconds."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -24,10 +25,25 @@ def planted_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(copy_model(), tmp_path_factory.mktemp("planted"))
 
 
+@pytest.fixture(scope="session")
+def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh MLflow database, made once: its migrations take seconds."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, configs: Path, planted_folder: Path) -> Home:
+def home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, configs: Path, planted_folder: Path, mlflow_database: Path
+) -> Home:
     """An empty home, and configs with the study `planted`."""
     monkeypatch.setenv("MNEME_HOME", str(tmp_path / "home"))
     (configs / "models" / "planted.yaml").write_text(f"source: {{kind: local, path: {planted_folder}}}\n")
     (configs / "studies" / "planted.yaml").write_text(STUDY)
-    return Home(tmp_path / "home")
+    made = Home(tmp_path / "home")
+    made.root.mkdir()
+    shutil.copyfile(mlflow_database, made.mlflow_database)
+    return made
