@@ -33,3 +33,16 @@ def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / kind).mkdir(parents=True)
     monkeypatch.setenv("MNEME_CONFIGS", str(folder))
     return folder
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--runslow` runs the tests that take minutes."""
+    parser.addoption("--runslow", action="store_true", default=False, help="run the tests marked slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what is marked slow unless it is asked for."""
+    if not config.getoption("--runslow"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes: run with --runslow"))
