@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mneme.errors import MnemeError as MnemeError
     from mneme.errors import NotApplicable as NotApplicable
     from mneme.errors import ParityError as ParityError
+    from mneme.measuring import head_scores as head_scores
     from mneme.model import LanguageModel as LanguageModel
     from mneme.model import load_model as load_model
     from mneme.patching import patch_head_sets as patch_head_sets
@@ -42,6 +43,7 @@ _MODULES = {
     "batch": ("Batch",),
     "capturing": ("Site", "Trace", "capture", "stream_attention"),
     "errors": ("BadInput", "MnemeError", "NotApplicable", "ParityError"),
+    "measuring": ("head_scores",),
     "model": ("LanguageModel", "load_model"),
     "patching": ("patch_head_sets", "patch_heads"),
     "promptset": ("Promptset",),

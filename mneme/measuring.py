@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from mneme.attention import AttentionInputs
+from mneme.batch import Batch
 from mneme.errors import BadInput, NotApplicable
 from mneme.model import LanguageModel
-from mneme.probe import Probe
+from mneme.probe import Probe, probes
 from mneme.progress import Progress, silent
 from mneme.promptset import Promptset
 from mneme.tracing import (
@@ -59,6 +60,20 @@ def measure(  # noqa: PLR0913  what a probe may be given, by keyword
     given = _Given(probe, parameters, prompts, trace, lm, progress)
     name, items = ("scores", given.head_scores()) if probe.level == "head" else ("values", given.values())
     return {name: _in_range(probe, items)}
+
+
+def head_scores(lm: LanguageModel, ids: Tensor | Batch | Promptset, probe: str, **parameters: Any) -> Tensor:
+    """Scores of every head on every prompt by the pattern probe of that name: [item layer head]; NaN = not measurable.
+
+    ids: [item position], or a Batch for prompts of several lengths, or a Promptset, whose facts the probe then uses.
+    Unlike `measure` it takes prompts of any lengths, also where only one length can be averaged (METHODS 1c).
+    Raises: BadInput for an unknown probe or one that does not score heads; NotApplicable as `measure`.
+    """
+    member = probes.get(probe)
+    if member.level != "head":
+        raise BadInput(f"{probe} does not score heads but measures {member.level}: use mneme.measuring.measure")
+    prompts = ids if isinstance(ids, Promptset) else Promptset(Batch.of(ids))
+    return _in_range(member, _Given(member, parameters, prompts, None, lm, silent).head_scores())
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def induction_lm(  # noqa: PLR0913  a recipe's keywords are what its YAML may se
     max_period: int = 50,
     max_steps: int = 1500,
     batch_size: int = 64,
-    stop_at: float = 0.995,
+    stop_at: float = 0.99,
 ) -> dict[str, Any]:
     """Train on repeated random tokens of varying period until held-out copying is right, and save the model.
 

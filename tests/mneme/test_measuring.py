@@ -2,6 +2,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
 
+import mneme
 from mneme.batch import Batch
 from mneme.errors import BadInput, NotApplicable
 from mneme.measuring import measure
@@ -217,3 +218,15 @@ def test_logit_difference_and_accuracy_follow_the_logits(small):
     assert accuracy.tolist() == (correct.amax(1) > wrong.amax(1)).float().tolist()
     with pytest.raises(NotApplicable, match="corrupt"):
         measure(probes.get("logit_difference"), {"prompt": "corrupt"}, promptset, lm=small)
+
+
+def test_head_scores_needs_nothing_but_ids(planted):
+    promptset = prompts()
+    by_facts = measure(probes.get("induction"), {}, promptset, lm=planted)["scores"]
+    for ids in (promptset, promptset.clean, promptset.clean.ids):
+        torch.testing.assert_close(mneme.head_scores(planted, ids, "induction"), by_facts, atol=1e-5, rtol=1e-4)
+    short = torch.tensor([[1, 2, 3], [4, 5, 6]])
+    sink = mneme.head_scores(planted, short, "first_token_sink", eps=0.5)
+    assert float(sink[0, 0, 1]) == 1  # uniform attention over three tokens: (1 + 1/2 + 1/3) / 3 > 0.5
+    with pytest.raises(BadInput, match="behavior"):
+        mneme.head_scores(planted, short, "copy_loss")

@@ -98,6 +98,6 @@ def test_the_trained_model_copies_with_previous_token_heads_under_induction_head
     assert float(previous[1].max()) < 0.2
     assert float(induction[1].max()) > 0.8
     assert float(induction[0].max()) < 0.1
-    assert float(copied["values"].mean()) > 0.99
+    assert float(copied["values"].mean()) > 0.98
     fresh = repeated_tokens(vocabulary, seed=1, n_items=32, period=25, copy="fresh")
     assert float(measure(probes.get("induction"), {}, fresh, lm=lm)["scores"].mean(dim=0).max()) < 0.1
