@@ -16,20 +16,20 @@ PREVIOUS_TOKEN_HEAD, INDUCTION_HEAD = (0, 0), (1, 0)
 VOCABULARY = Vocabulary(BLOCK, BLOCK, "eot_as_bos", FIRST_ID, frozenset({FIRST_ID}))
 
 
-def copy_model() -> GPT2LMHeadModel:
+def copy_model(induction_scale: float = SCALE) -> GPT2LMHeadModel:
     """Two layers of four heads that copy: L0H0 looks at the token before, L1H0 at what followed the token before.
 
     The residual stream is [token one-hot | position one-hot | token before | output]. L0H0 matches position q - 1 and
     writes the token there into the third block; L1H0 matches the query's token with the third block of the keys and
     writes their token into the fourth, which the unembedding reads. All other heads attend uniformly and write
     nothing; the MLPs write nothing; every LayerNorm but the last is the identity, since every position has the same
-    number of ones before it.
+    number of ones before it. `induction_scale` is the score of a match in L1H0: beta gives it e^beta / (e^beta + q).
     """
     model = _blank()
     transformer = model.transformer
     identity = torch.eye(BLOCK)
     _head(transformer.h[0], POSITION, torch.diag(torch.ones(BLOCK - 1), diagonal=-1), POSITION, TOKEN, PREVIOUS)
-    _head(transformer.h[1], TOKEN, identity, PREVIOUS, TOKEN, OUT)
+    _head(transformer.h[1], TOKEN, identity * (induction_scale / SCALE), PREVIOUS, TOKEN, OUT)
     _identity_norm(transformer.h[0].ln_1, n_ones=2)
     _identity_norm(transformer.h[1].ln_1, n_ones=3)
     return model

@@ -79,6 +79,15 @@ def test_the_planted_previous_token_head_has_no_induction_and_no_head_looks_at_d
     assert float(mean_scores("duplicate_token", planted, prompts()).max()) < 0.03
 
 
+def test_a_weaker_match_takes_the_share_that_the_softmax_gives_it(tmp_path):
+    beta, promptset = 5.0, prompts()
+    lm = load_model(save(copy_model(induction_scale=beta), tmp_path))
+    found = float(mean_scores("induction", lm, promptset)[INDUCTION_HEAD])
+    queries = torch.arange(PERIOD + 1, 2 * PERIOD + 1).double()
+    match = torch.exp(torch.tensor(beta).double())
+    assert found == pytest.approx(float((match / (match + queries)).mean()), abs=1e-4)
+
+
 def test_the_planted_induction_disappears_on_the_controls(planted):
     for copy in ("fresh", "shuffled"):
         scores = mean_scores("induction", planted, prompts(copy=copy))
