@@ -17,12 +17,20 @@ _LEFT, _TOP = 36, 4
 _MOST_TITLES = 1024  # of cells with a tooltip: more would make a heavy page
 
 
-def number(value: float | None) -> str:
-    """A number with three decimals, or three digits where it is large or tiny; a dash for none."""
+def number(value: float | None, decimals: int | None = None) -> str:
+    """A number with so many decimals, or else with three significant digits; a dash for none."""
     if value is None or math.isnan(value):
         return "–"
-    form = ",.0f" if abs(value) >= 1000 else ".3f" if 0.001 <= abs(value) < 10 else ".3g"
-    return f"{value:{form}}".replace("-", "−")
+    text = (
+        f"{value:,.{decimals}f}" if decimals is not None else f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    )
+    return text.replace("-", "−")
+
+
+def decimals_for(domain: tuple[float, float]) -> int:
+    """Decimals that show three significant digits of the largest number of a column."""
+    largest = max(abs(domain[0]), abs(domain[1]))
+    return 3 if largest == 0 else min(max(3 - math.ceil(math.log10(largest)), 0), 6)
 
 
 def shared_definitions() -> str:
@@ -48,7 +56,7 @@ def heat_map(matrix: Sequence[Sequence[float]], scale: Scale, unit: str) -> str:
     n_layers, n_heads = len(matrix), max(len(row) for row in matrix)
     width = max(_LEFT + n_heads * _CELL + 4, 210)
     bottom = _TOP + n_layers * _CELL
-    height = bottom + 56
+    height = bottom + 70
     cells = "".join(_cells(matrix, scale, with_titles=n_layers * n_heads <= _MOST_TITLES))
     return (
         f'<svg class="heat-map" viewBox="0 0 {width} {height}" style="width:{width}px" role="img"'
@@ -92,15 +100,10 @@ def _colour_bar(scale: Scale, unit: str, y: int, width: int) -> str:
     right = width - 6
     return (
         f'<rect x="{_LEFT}" y="{y}" width="{right - _LEFT}" height="7" rx="2" fill="url(#{name})"/>'
-        f'<text x="{_LEFT}" y="{y + 19}">{_end(scale.low)}</text>'
-        f'<text x="{(_LEFT + right) // 2}" y="{y + 19}" text-anchor="middle">{escape(unit)}</text>'
-        f'<text x="{right}" y="{y + 19}" text-anchor="end">{_end(scale.high)}</text>'
+        f'<text x="{_LEFT}" y="{y + 19}">{number(scale.low)}</text>'
+        f'<text class="axis" x="{_LEFT}" y="{y + 33}">{escape(unit)}</text>'
+        f'<text x="{right}" y="{y + 19}" text-anchor="end">{number(scale.high)}</text>'
     )
-
-
-def _end(value: float) -> str:
-    """The number at an end of a colour bar."""
-    return f"{value:.3g}".replace("-", "−")
 
 
 def interval(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -18,23 +18,24 @@ from storage.files import write_text
 from storage.home import Home
 from storage.reader import reading
 from storage.report.colours import scale_of
-from storage.report.drawings import heat_map, interval, number, shared_definitions
+from storage.report.drawings import decimals_for, heat_map, interval, number, shared_definitions
 from storage.report.questions import Answer, Row, ask_all
 
 _NAN = float("nan")
 
 
-def write_report(home: Home, study: str, target: Path) -> Path:
+def write_report(home: Home, study: str, target: Path, trial_ids: Collection[str] | None = None) -> Path:
     """Write the page of a study to `target`, in one piece; returns `target`.
 
-    Raises BadInput when nothing has been published, or nothing of this study.
+    With `trial_ids` the page shows these trials only, else every trial that the study has ever asked. Raises BadInput
+    when nothing has been published, or nothing of this study.
     """
     with reading(home) as connection:
         rows = connection.execute("select distinct study from mart.study_trials order by study").fetchall()
         studies = [str(name) for (name,) in rows]
         if study not in studies:
             raise BadInput(f"study '{study[:80]}' has no published trials" + near_names(study[:80], studies))
-        answers = ask_all(connection, study)
+        answers = ask_all(connection, study, trial_ids)
     return write_text(target, _render(study, answers))
 
 
@@ -46,7 +47,7 @@ def _render(study: str, answers: dict[str, Answer]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "place": _place, "method": _method}
+    environment.filters |= {"number": number, "place": _place, "duration": _duration, "method": _method}
     trials = answers["trials"].rows
     return environment.get_template("page.html.j2").render(
         study=study,
@@ -65,9 +66,17 @@ def _render(study: str, answers: dict[str, Answer]) -> str:
 
 
 def _place(row: Row) -> str:
-    """Model and promptset with their seeds."""
+    """Model and promptset, with their seeds in brackets."""
     names = [(row["model"], row["model_seed"]), (row["promptset"], row["promptset_seed"])]
-    return " · ".join(name if seed is None else f"{name} (seed {seed})" for name, seed in names)
+    return " · ".join(name if seed is None else f"{name}[{seed}]" for name, seed in names)
+
+
+def _duration(seconds: float) -> str:
+    """Seconds, or minutes, or hours."""
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
 
 
 def _method(row: Row) -> str:
@@ -98,8 +107,8 @@ def _domain(rows: Iterable[Row], *names: str) -> tuple[float, float]:
     return min([0.0, *known]), max([0.0, *known])
 
 
-def _rankings(rows: list[Row], trials: list[Row]) -> list[dict[str, Any]]:
-    """For each probe, its trials with their top heads; all on one line from low to high."""
+def _rankings(rows: list[Row], trials: list[Row]) -> list[list[Row]]:
+    """The top heads of each trial; all trials of a probe are drawn on one line from low to high."""
     bounds = _bounds(trials)
     rankings = []
     for of_probe in _grouped(rows, "probe", "variant"):
@@ -107,8 +116,9 @@ def _rankings(rows: list[Row], trials: list[Row]) -> list[dict[str, Any]]:
         known = bounds[of_probe[0]["trial_id"]]
         domain = (low, known[1] if known[1] is not None else high)
         for row in of_probe:
+            row["decimals"] = decimals_for(domain)
             row["drawing"] = _drawn(interval(row["score"], (row["ci_low"], row["ci_high"]), domain))
-        rankings.append({"first": of_probe[0], "trials": _grouped(of_probe, "trial_id")})
+        rankings += _grouped(of_probe, "trial_id")
     return rankings
 
 
@@ -118,6 +128,7 @@ def _with_intervals(rows: list[Row], band: tuple[str, str]) -> list[Row]:
         domain = _domain(group, "value", "ci_low", "ci_high", *band)
         for row in group:
             ends = (row["ci_low"], row["ci_high"])
+            row["decimals"] = decimals_for(domain)
             row["drawing"] = _drawn(interval(row["value"], ends, domain, (row[band[0]], row[band[1]])))
     return rows
 
@@ -127,20 +138,18 @@ def _bounds(trials: list[Row]) -> dict[str, tuple[float | None, float | None]]:
 
 
 def _heat_maps(rows: list[Row], column: str, trials: list[Row]) -> list[dict[str, Any]]:
-    """For each probe, one map per trial (and intervention), all in the same colours."""
+    """One map per trial (and intervention); all maps of a probe share their colours."""
     bounds, kinds = _bounds(trials), ("intervention", "position_label") if column == "effect" else ()
-    found = []
+    maps = []
     for of_probe in _grouped(rows, "probe", "variant"):
         values = (_NAN if row[column] is None else row[column] for row in of_probe)
         scale = scale_of(values, bounds[of_probe[0]["trial_id"]])
-        maps = []
         for group in _grouped(of_probe, "trial_id", *kinds):
             first = group[0]
-            drawing = _drawn(heat_map(_matrix(group, column), scale, first["unit"]))
             kind = " at ".join(str(first[name]) for name in kinds if first[name] is not None)
+            drawing = _drawn(heat_map(_matrix(group, column), scale, first["unit"]))
             maps.append({"first": first, "kind": kind, "drawing": drawing})
-        found.append({"first": of_probe[0], "maps": maps})
-    return found
+    return maps
 
 
 def _matrix(rows: list[Row], column: str) -> list[list[float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import duckdb
 
 Row = dict[str, Any]
 
-_IN_STUDY = "trial_id in (select trial_id from mart.study_trials where study = '{study}')"
+_IN_STUDY = "trial_id in (select trial_id from mart.study_trials where study = {study})"
 _ORDER = "probe, variant, model, model_seed, is_control, promptset, promptset_seed"
 _QUESTIONS = {
     "trials": """
@@ -64,12 +65,19 @@ class Answer:
     rows: list[Row]
 
 
-def ask_all(connection: duckdb.DuckDBPyConnection, study: str) -> dict[str, Answer]:
-    """Every question about one study, answered."""
-    in_study = _IN_STUDY.format(study=study.replace("'", "''"))
-    return {
-        name: _ask(connection, sql.strip().format(in_study=in_study, order=_ORDER)) for name, sql in _QUESTIONS.items()
-    }
+def ask_all(
+    connection: duckdb.DuckDBPyConnection, study: str, trial_ids: Collection[str] | None = None
+) -> dict[str, Answer]:
+    """Every question about one study, or about some of its trials, answered."""
+    in_study = _IN_STUDY.format(study=_quoted(study))
+    if trial_ids is not None:
+        in_study += f"\n    and trial_id in ({', '.join(map(_quoted, sorted(trial_ids))) or 'null'})"
+    questions = {name: sql.strip().format(in_study=in_study, order=_ORDER) for name, sql in _QUESTIONS.items()}
+    return {name: _ask(connection, sql) for name, sql in questions.items()}
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _ask(connection: duckdb.DuckDBPyConnection, sql: str) -> Answer:

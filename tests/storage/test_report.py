@@ -15,7 +15,7 @@ from storage.home import Home
 from storage.lake import Lake
 from storage.reader import query
 from storage.report.colours import DIVERGING, SEQUENTIAL, scale_of
-from storage.report.drawings import heat_map, interval, number
+from storage.report.drawings import decimals_for, heat_map, interval, number
 from storage.report.figures import heat_map_png
 from storage.report.page import write_report
 from storage.warehouse import publish
@@ -101,6 +101,13 @@ def test_the_same_results_make_the_same_page(home: Home, page: str, tmp_path: Pa
     assert write_report(home, "example", tmp_path / "again.html").read_text() == page
 
 
+def test_a_page_can_be_limited_to_some_trials(home: Home, tmp_path: Path) -> None:
+    chosen = ["t-tiny_gpt2-repeated_tokens-induction", "t-tiny_gpt2-repeated_tokens-entropy"]
+    text = write_report(home, "example", tmp_path / "page.html", trial_ids=chosen).read_text()
+    assert text.count('<svg class="heat-map"') == 1
+    assert (text.count('class="w failed"'), text.count('class="w delivered"')) == (1, 1)
+
+
 def test_an_unknown_study_is_refused_with_near_names(home: Home, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="study 'exmple' has no published trials; did you mean 'example'"):
         write_report(home, "exmple", tmp_path / "page.html")
@@ -169,19 +176,25 @@ def test_an_interval_is_drawn_to_scale() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"),
+    ("value", "decimals", "text"),
     [
-        (None, "–"),
-        (math.nan, "–"),
-        (0.5, "0.500"),
-        (-1.25, "−1.250"),
-        (12345.6, "12,346"),
-        (0.00012, "0.00012"),
-        (0.0, "0"),
+        (None, 3, "–"),
+        (math.nan, None, "–"),
+        (0.5, 3, "0.500"),
+        (-1.25, 2, "−1.25"),
+        (12345.6, None, "12,346"),
+        (0.00012, None, "0.00012"),
     ],
 )
-def test_numbers_are_readable(value: float | None, text: str) -> None:
-    assert number(value) == text
+def test_numbers_are_readable(value: float | None, decimals: int | None, text: str) -> None:
+    assert number(value, decimals) == text
+
+
+@pytest.mark.parametrize(
+    ("domain", "decimals"), [((0.0, 1.0), 3), ((0.0, 14.3), 1), ((-8.1, 2.0), 2), ((0.0, 0.005), 5), ((0.0, 5e4), 0)]
+)
+def test_a_column_has_three_digits_of_its_largest_number(domain: tuple[float, float], decimals: int) -> None:
+    assert decimals_for(domain) == decimals
 
 
 @pytest.mark.parametrize("matrix", [[[0.1, math.nan], [0.9, 0.5]], [[-1.0, 2.0]], [[math.nan]], [[0.0] * 32] * 40])
