@@ -128,7 +128,7 @@ def _with_intervals(rows: list[Row], band: tuple[str, str]) -> list[Row]:
         domain = _domain(group, "value", "ci_low", "ci_high", *band)
         for row in group:
             ends = (row["ci_low"], row["ci_high"])
-            row["decimals"] = decimals_for(domain)
+            row["decimals"] = decimals_for(_domain([row], "value", "ci_low", "ci_high"))
             row["drawing"] = _drawn(interval(row["value"], ends, domain, (row[band[0]], row[band[1]])))
     return rows
 
