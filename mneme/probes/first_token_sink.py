@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mneme.arguments import number_between
 from mneme.attention import AttentionInputs
 from mneme.attention_shares import entry_shares, row_mean
 from mneme.probe import probe
@@ -35,9 +36,10 @@ def first_token_sink(
     Range:  0 .. 1; NaN = fewer than two tokens. Uniform causal attention has alpha = H_T / T, not 1 / T
     Source: METHODS 1c (alpha, Sink_eps)
     """
+    bound = None if eps is None else number_between("first_token_sink.eps", eps, 0, 1)
     queries = torch.arange(layer.n_queries, device=layer.query.device)
     alpha = row_mean(entry_shares(layer, queries, torch.zeros_like(queries)))
     alpha = alpha.masked_fill((layer.lengths < 2)[:, None], torch.nan)
-    if eps is None:
+    if bound is None:
         return alpha
-    return torch.where(alpha.isnan(), alpha, (alpha > eps).to(alpha.dtype))
+    return torch.where(alpha.isnan(), alpha, (alpha > bound).to(alpha.dtype))

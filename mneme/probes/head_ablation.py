@@ -11,7 +11,7 @@ from torch import Tensor
 from mneme.ablation import ablate_head_sets, ablate_heads
 from mneme.arguments import one_of, whole_number
 from mneme.controls import ControlSets, Head, matched_head_sets
-from mneme.errors import NotApplicable
+from mneme.errors import BadInput, NotApplicable
 from mneme.head_order import order_of_heads, split_items
 from mneme.model import LanguageModel
 from mneme.primary_readout import primary_readout
@@ -58,7 +58,7 @@ def head_ablation(  # noqa: PLR0913  what `measuring` gives, and what the YAML m
     """
     how: Literal["mean", "zero"] = "mean" if one_of("head_ablation.kind", kind, ("mean", "zero")) == "mean" else "zero"
     n_draws = whole_number("head_ablation.n_draws", n_draws, 1)
-    sizes = [whole_number("head_ablation.ks", k, 1) for k in ks]
+    sizes = _sizes(ks)
     ranked_on = split_items(prompts, probe_seed)
     order = order_of_heads(ranking[ranked_on])
     sizes = [k for k in sizes if k <= len(order)]
@@ -85,6 +85,12 @@ def head_ablation(  # noqa: PLR0913  what `measuring` gives, and what the YAML m
         "top_heads": torch.tensor(order[: max(sizes)]),
         **sets.arrays(clean[~ranked_on] - changed, ranked_on),
     }
+
+
+def _sizes(ks: object) -> list[int]:
+    if not isinstance(ks, list | tuple) or not ks:
+        raise BadInput(f"head_ablation.ks is {ks!r}: give a list of set sizes, such as [1, 2, 4]")
+    return sorted({whole_number("head_ablation.ks", k, 1) for k in ks})
 
 
 class _Sets:

@@ -146,7 +146,13 @@ def test_clusters_are_never_split_between_ranking_and_testing():
 
 @pytest.mark.parametrize(
     ("parameters", "words"),
-    [({"kind": "half"}, "mean, zero"), ({"ks": [0]}, "at least 1"), ({"n_draws": 0}, "at least 1")],
+    [
+        ({"kind": "half"}, "mean, zero"),
+        ({"ks": [0]}, "at least 1"),
+        ({"ks": 2}, "list"),
+        ({"ks": []}, "list"),
+        ({"n_draws": 0}, "at least 1"),
+    ],
 )
 def test_parameters_that_make_no_sense_are_refused(small, parameters, words):
     prompts = Promptset(Batch.of(torch.ones(4, 8, dtype=torch.int64)))

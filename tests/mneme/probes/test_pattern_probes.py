@@ -4,6 +4,7 @@ import torch
 from mneme.attention import AttentionInputs
 from mneme.attention_shares import matched_shares, offset_shares
 from mneme.batch import Batch
+from mneme.errors import BadInput
 from mneme.probes.attention_distance import attention_distance
 from mneme.probes.attention_entropy import attention_entropy
 from mneme.probes.duplicate_token import duplicate_token
@@ -63,6 +64,12 @@ def test_uniform_heads_count_as_sinks_in_short_prompts_only():
     assert float(first_token_sink(uniform(64), plain(64), eps=0.3)) == 0
 
 
+@pytest.mark.parametrize("eps", ["0.3", -0.1, 1.0])
+def test_a_threshold_that_is_no_share_is_refused(eps):
+    with pytest.raises(BadInput, match="eps"):
+        first_token_sink(uniform(4), plain(4), eps=eps)
+
+
 def test_a_head_that_rests_on_the_first_token_is_a_sink_without_entropy():
     layer, prompts = looking_back(20, [0] * 20), plain(20)
     assert float(first_token_sink(layer, prompts)) == 1
@@ -76,8 +83,8 @@ def test_a_head_that_rests_on_the_first_token_is_a_sink_without_entropy():
 def test_a_head_that_looks_at_itself_goes_nowhere():
     layer, prompts = looking_back(20, list(range(20))), plain(20)
     assert float(attention_entropy(layer, prompts)) == pytest.approx(0, abs=1e-12)
-    assert float(attention_distance(layer, prompts)) == 0
-    assert float(previous_token(layer, prompts)) == 0
+    assert float(attention_distance(layer, prompts)) == pytest.approx(0, abs=1e-12)
+    assert float(previous_token(layer, prompts)) == pytest.approx(0, abs=1e-12)
 
 
 def test_each_rule_scores_one_on_its_own_head_and_zero_on_the_others():
