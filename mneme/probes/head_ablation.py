@@ -58,27 +58,17 @@ def head_ablation(  # noqa: PLR0913  what `measuring` gives, and what the YAML m
     """
     how: Literal["mean", "zero"] = "mean" if one_of("head_ablation.kind", kind, ("mean", "zero")) == "mean" else "zero"
     n_draws = whole_number("head_ablation.n_draws", n_draws, 1)
-    sizes = _sizes(ks)
     ranked_on = split_items(prompts, probe_seed)
     order = order_of_heads(ranking[ranked_on])
-    sizes = [k for k in sizes if k <= len(order)]
-    if not sizes:
-        raise NotApplicable(f"head_ablation: the ranking measured {len(order)} heads, fewer than any of ks")
+    sizes = _sizes(ks, len(order))
     reference = prompts.clean if how == "mean" else None
     readout = primary_readout(prompts)
     ablated = ablate_heads(lm, prompts.clean, readout, how, reference, progress=progress).cpu()
     clean = ablate_head_sets(lm, prompts.clean, readout, [()]).cpu()
     sets = _Sets(order, sizes, lm, n_draws, probe_seed)
     tested = prompts.select(~ranked_on)
-    changed = ablate_head_sets(
-        lm,
-        tested.clean,
-        primary_readout(tested),
-        sets.all,
-        how,
-        reference,
-        progress=progress,
-    ).cpu()
+    its_readout = primary_readout(tested)
+    changed = ablate_head_sets(lm, tested.clean, its_readout, sets.all, how, reference, progress=progress).cpu()
     return {
         "clean": clean[:, 0],
         "effects": clean[:, :, None] - ablated,
@@ -87,10 +77,14 @@ def head_ablation(  # noqa: PLR0913  what `measuring` gives, and what the YAML m
     }
 
 
-def _sizes(ks: object) -> list[int]:
+def _sizes(ks: object, n_ranked: int) -> list[int]:
+    """The sizes of sets that the ranked heads can fill, in order."""
     if not isinstance(ks, list | tuple) or not ks:
         raise BadInput(f"head_ablation.ks is {ks!r}: give a list of set sizes, such as [1, 2, 4]")
-    return sorted({whole_number("head_ablation.ks", k, 1) for k in ks})
+    sizes = sorted({whole_number("head_ablation.ks", k, 1) for k in ks})
+    if sizes[0] > n_ranked:
+        raise NotApplicable(f"head_ablation: the ranking measured {n_ranked} heads, fewer than any of ks")
+    return [k for k in sizes if k <= n_ranked]
 
 
 class _Sets:
