@@ -190,14 +190,3 @@ def _answer_arrays(lm: LanguageModel, prompts: Promptset) -> Arrays:
             scores = answer_scores(lm, batch, prompts.correct_ids, prompts.wrong_ids)
             arrays |= {f"{side}.{field}": getattr(scores, field).cpu() for field in _ANSWER_FIELDS}
     return arrays
-
-
-def trace_bytes(lm: LanguageModel, prompts: Promptset, site: Site) -> int:
-    """Bytes that a stored trace will take, from shapes alone."""
-    n_items, n_positions = prompts.clean.ids.shape
-    if site != "attention_inputs":
-        return n_items * n_positions * 8
-    if not lm.attention:
-        return 0
-    width = (lm.n_heads + lm.n_kv_heads) * lm.head_width
-    return n_items * n_positions * width * lm.n_layers * lm.dtype.itemsize
