@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mneme.ablation import ablate_head_sets as ablate_head_sets
     from mneme.ablation import ablate_heads as ablate_heads
     from mneme.attention import AttentionInputs as AttentionInputs
+    from mneme.attribution import direct_logit_attribution as direct_logit_attribution
     from mneme.batch import Batch as Batch
     from mneme.capturing import Site as Site
     from mneme.capturing import Trace as Trace
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from mneme.model import load_model as load_model
     from mneme.patching import patch_head_sets as patch_head_sets
     from mneme.patching import patch_heads as patch_heads
+    from mneme.paths import path_patch as path_patch
     from mneme.promptset import Promptset as Promptset
     from mneme.readouts import Readout as Readout
     from mneme.readouts import answer_probability as answer_probability
@@ -40,12 +42,14 @@ if TYPE_CHECKING:
 _MODULES = {
     "ablation": ("ablate_head_sets", "ablate_heads"),
     "attention": ("AttentionInputs",),
+    "attribution": ("direct_logit_attribution",),
     "batch": ("Batch",),
     "capturing": ("Site", "Trace", "capture", "stream_attention"),
     "errors": ("BadInput", "MnemeError", "NotApplicable", "ParityError"),
     "measuring": ("head_scores",),
     "model": ("LanguageModel", "load_model"),
     "patching": ("patch_head_sets", "patch_heads"),
+    "paths": ("path_patch",),
     "promptset": ("Promptset",),
     "readouts": ("Readout", "answer_probability", "log_probability", "logit_difference"),
     "scores": ("AnswerScores", "TokenScores"),

@@ -17,7 +17,7 @@ from mneme.interception import AttentionCall
 from mneme.model import LanguageModel
 from mneme.progress import Progress, silent
 from mneme.readouts import Readout, ReadRows, read_hidden, take_rows
-from mneme.restart import Baseline, Restart, record_baseline, restart, restart_rows
+from mneme.restart import Baseline, Restart, record_baseline, restart, restart_rows, rows_of
 
 BASELINE_ELEMENTS = 1 << 27  # stored activations of one group of prompts: 512 MiB in float32
 
@@ -156,17 +156,17 @@ class _Group:
             layer=layer,
             ids=self.baseline.batch.ids[local, prefix:],
             inputs=self.baseline.inputs[layer][local, prefix:],
-            write=write,
+            writes={} if write is None else {layer: write},
             prefix=self._prefix(layer + (write is not None), prefix, local),
             handler=self._handler(layer, prefix, chosen, local),
         )
         if layer == last and write is not None:
-            inputs, write = (_rows_of(each, rows) for each in (run.inputs, write))
-            hidden = restart(self.lm, Restart(layer, run.ids.gather(1, rows), inputs, write))
+            inputs, write = (rows_of(each, rows) for each in (run.inputs, write))
+            hidden = restart(self.lm, Restart(layer, run.ids.gather(1, rows), inputs, {layer: write}))
         elif layer < last and 2 * rows.shape[1] <= run.ids.shape[1] and not bool(chosen(last).any()):
             hidden = restart_rows(self.lm, run, rows)
         else:
-            hidden = _rows_of(restart(self.lm, run), rows)
+            hidden = rows_of(restart(self.lm, run), rows)
         return read_hidden(self.lm, self.readout, hidden, items, self.where)
 
     def _chosen(self, sets: Tensor, local: Tensor, prefix: int) -> Callable[[int], Tensor]:
@@ -223,8 +223,3 @@ def _mask(lm: LanguageModel, sets: Sequence[HeadSet]) -> Tensor:
         for layer, head in heads:
             mask[place, layer, head] = True
     return mask
-
-
-def _rows_of(states: Tensor, rows: Tensor) -> Tensor:
-    """[unit position width] at rows [unit read]: [unit read width]."""
-    return states.gather(1, rows[:, :, None].expand(-1, -1, states.shape[-1]))

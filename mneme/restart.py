@@ -23,8 +23,8 @@ class Baseline:
     """What one unchanged forward left behind, by layer.
 
     inputs [item position d_model] enters a layer; z [item position head width]; keys, values [item kv_head position
-    width] as they enter attention; writes [item position d_model] is what the attention module returned; hidden
-    [item position d_model] are the final hidden states.
+    width] as they enter attention; writes, mlps [item position d_model] are what the attention module and the MLP
+    returned; hidden [item position d_model] are the final hidden states.
     """
 
     batch: Batch
@@ -33,11 +33,14 @@ class Baseline:
     keys: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
     writes: list[Tensor] = field(default_factory=list)
+    mlps: list[Tensor] = field(default_factory=list)
     hidden: Tensor = field(default_factory=lambda: torch.empty(0))
 
 
-def record_baseline(lm: LanguageModel, batch: Batch, note: Callable[[AttentionCall, Tensor], None]) -> Baseline:
-    """Run a batch once and keep what restarts need; `note` sees each attention call and its Z."""
+def record_baseline(
+    lm: LanguageModel, batch: Batch, note: Callable[[AttentionCall, Tensor], None], *, with_mlps: bool = False
+) -> Baseline:
+    """Run a batch once and keep what restarts need (mlps only on request); `note` sees each attention call and Z."""
     baseline = Baseline(batch)
 
     def watch(call: AttentionCall) -> Tensor:
@@ -48,14 +51,19 @@ def record_baseline(lm: LanguageModel, batch: Batch, note: Callable[[AttentionCa
         note(call, z)
         return z
 
-    def attended(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-        baseline.writes.append(first_of(output))
+    def keep(states: list[Tensor]) -> Callable[..., None]:
+        def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+            states.append(first_of(output).reshape(*batch.ids.shape, -1))
+
+        return hook
 
     with ExitStack() as stack:
         stack.enter_context(handled(lm.attention_modules, watch))
         for parts in require_structure(lm).parts:
             stack.enter_context(_entering(parts.layer, baseline.inputs.append))
-            stack.callback(parts.attention.register_forward_hook(attended).remove)
+            stack.callback(parts.attention.register_forward_hook(keep(baseline.writes)).remove)
+            if with_mlps and parts.mlp_write is not None:
+                stack.callback(parts.mlp_write.register_forward_hook(keep(baseline.mlps)).remove)
         baseline.hidden = lm.backbone.hidden(batch.ids)
     return baseline
 
@@ -64,16 +72,17 @@ def record_baseline(lm: LanguageModel, batch: Batch, note: Callable[[AttentionCa
 class Restart:
     """A run that starts at `layer` from given hidden states.
 
-    Shape: ids, and inputs [unit position d_model] as they enter the layer; write, when given, is what the layer's
-    attention module returns instead of running. prefix holds the keys and values [unit kv_head key width] of the
-    positions before the given ones, for each layer that runs attention. handler sees the attention calls. Where no
-    attention runs (the layer is the last, and its write is given), positions may be left out of ids, inputs, write.
+    Shape: ids, and inputs [unit position d_model] as they enter the layer; writes and mlps, by layer, are what its
+    attention module and its MLP return instead of running. prefix holds the keys and values [unit kv_head key width]
+    of the positions before the given ones, for each layer that runs attention. handler sees the attention calls.
+    Where no attention runs (writes are given for all layers from the first on), positions may be left out.
     """
 
     layer: int
     ids: Tensor
     inputs: Tensor
-    write: Tensor | None = None
+    writes: dict[int, Tensor] = field(default_factory=dict)
+    mlps: dict[int, Tensor] = field(default_factory=dict)
     prefix: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     handler: Handler | None = None
 
@@ -103,18 +112,21 @@ def restart_rows(lm: LanguageModel, run: Restart, rows: Tensor) -> Tensor:
         if call.layer == last:
             lengths = torch.full((len(call.query),), call.key.shape[2], device=call.query.device)
             taken.append(call.inputs(lengths).attend(call.value, rows))
-            raise _Enough
+            raise Enough
         return call.compute() if run.handler is None else run.handler(call)
 
-    with _entering(require_structure(lm).parts[last].layer, states.append), suppress(_Enough):
+    with _entering(require_structure(lm).parts[last].layer, states.append), suppress(Enough):
         restart(lm, replace(run, handler=stop_at_last))
-    inputs = states[0].gather(1, rows[:, :, None].expand(-1, -1, states[0].shape[-1]))
-    ids = run.ids.gather(1, rows)
-    return restart(lm, Restart(last, ids, inputs, handler=lambda _: taken[0]))
+    return restart(lm, Restart(last, run.ids.gather(1, rows), rows_of(states[0], rows), handler=lambda _: taken[0]))
 
 
-class _Enough(Exception):
-    """Ends a forward early."""
+def rows_of(states: Tensor, rows: Tensor) -> Tensor:
+    """[unit position width] at rows [unit read]: [unit read width]."""
+    return states.gather(1, rows[:, :, None].expand(-1, -1, states.shape[-1]))
+
+
+class Enough(Exception):
+    """Ends a forward early: what was wanted of it is there."""
 
 
 @contextmanager
@@ -165,10 +177,22 @@ def _from_layer(structure: Structure, run: Restart) -> Iterator[None]:
             stack.enter_context(replaced_forward(below.layer, passing(below.layer_returns)))
         hook = parts.layer.register_forward_pre_hook(enter, with_kwargs=True)
         stack.callback(hook.remove)
-        if run.write is not None:
-            given = returned(run.write, parts.attention_returns)
-            stack.enter_context(replaced_forward(parts.attention, lambda *_, **__: given))
+        for layer, write in run.writes.items():
+            above = structure.parts[layer]
+            stack.enter_context(replaced_forward(above.attention, _giving(returned(write, above.attention_returns))))
+        for layer, write in run.mlps.items():
+            module = structure.parts[layer].mlp_write
+            if module is not None:
+                stack.enter_context(replaced_forward(module, _shaped_like_its_input(write)))
         yield
+
+
+def _giving(value: Any) -> Callable[..., Any]:
+    return lambda *_, **__: value
+
+
+def _shaped_like_its_input(write: Tensor) -> Callable[..., Tensor]:
+    return lambda states, *_, **__: write.reshape(*states.shape[:-1], write.shape[-1])  # OPT flattens its prompts
 
 
 def _cache(n_layers: int, run: Restart) -> DynamicCache:

@@ -1,0 +1,171 @@
+"""Path patching: what sender heads do through chosen receivers alone, all other heads held fixed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mneme.batch import Batch
+from mneme.batching import in_batches
+from mneme.capturing import capture, head_weights, require_structure
+from mneme.errors import BadInput, NotApplicable
+from mneme.head_changes import check_sets
+from mneme.interception import AttentionCall
+from mneme.model import LanguageModel
+from mneme.patching import check_aligned
+from mneme.progress import Progress, silent
+from mneme.readouts import Readout, ReadRows, as_readout, read_hidden, take_rows
+from mneme.restart import Enough, Restart, record_baseline, restart, rows_of
+
+Receiver = tuple[int, int, Literal["q", "k", "v"]]
+Receivers = Literal["logits"] | Sequence[Receiver]
+
+
+@torch.no_grad()
+def path_patch(  # noqa: PLR0913  the stable signature, plus progress
+    lm: LanguageModel,
+    clean_ids: Tensor | Batch,
+    corrupt_ids: Tensor | Batch,
+    readout: Readout | Callable[[Tensor], Tensor],
+    senders: Sequence[tuple[int, int]],
+    receivers: Receivers = "logits",
+    *,
+    freeze_mlps: bool = False,
+    progress: Progress = silent,
+) -> Tensor:
+    """The readout of each clean prompt when a sender's corrupt output reaches the receivers alone: [item sender].
+
+    All heads but the sender are frozen to their clean outputs between sender and receiver; MLPs and norms are
+    recomputed, so that a direct path includes what MLPs make of it, unless freeze_mlps. receivers: "logits", or the
+    query, key or value input of heads (layer, head, "q"|"k"|"v"), then the clean run goes on with only these changed.
+    With grouped queries, k and v are changed for the one query head that is named, not for its group.
+    A sender that is not before any receiver gives the clean readout, digit for digit. Unit: the readout's; the
+    difference to the clean readout is the effect. Source: METHODS 5b; Wang et al. 2022; Goldowsky-Dill et al. 2023.
+    Raises: BadInput for pairs that do not align, heads that do not exist or a bad readout; NotApplicable where the
+    model's parts are not found.
+    """
+    clean, corrupt = lm.batch(clean_ids), lm.batch(corrupt_ids)
+    check_aligned(clean, corrupt)
+    named = [] if isinstance(receivers, str) else [(layer, head) for layer, head, _ in receivers]
+    check_sets(lm, [[*senders, *named]])
+    if not isinstance(receivers, str) and any(part not in ("q", "k", "v") for _, _, part in receivers):
+        raise BadInput('receivers are "logits" or (layer, head, "q"|"k"|"v")')
+    paths = _Paths(lm, clean, corrupt, as_readout(readout), receivers, freeze_mlps)
+    found = []
+    for done, (layer, head) in enumerate(senders):
+        found.append(paths.through(layer, head))
+        progress(done + 1, len(senders))
+    return torch.stack(found, dim=1)
+
+
+class _Paths:
+    """The clean run, the corrupt heads, and what is read."""
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        clean: Batch,
+        corrupt: Batch,
+        readout: Readout,
+        receivers: Receivers,
+        freeze_mlps: bool,
+    ) -> None:
+        self.lm = lm
+        self.readout = readout
+        self.receivers = receivers
+        self.freeze_mlps = freeze_mlps
+        self.where = ReadRows.of(readout, clean)
+        self.baseline = record_baseline(lm, clean, lambda *_: None, with_mlps=freeze_mlps)
+        if freeze_mlps and len(self.baseline.mlps) != lm.n_layers:
+            raise NotApplicable(f"{lm.name}: its MLPs were not found, so they cannot be frozen")
+        self.corrupt_z = capture(lm, corrupt, ["z"])["z"].transpose(2, 3)
+        self.items = torch.arange(len(clean), device=clean.ids.device)
+        rows = take_rows(self.baseline.hidden, self.items, self.where)
+        self.unchanged = read_hidden(lm, readout, rows, self.items, self.where)
+
+    def through(self, layer: int, head: int) -> Tensor:
+        """The readout with one sender's path patched: [item]."""
+        old, new = self.baseline.z[layer][:, :, head], self.corrupt_z[:, layer, :, head]
+        later = [] if isinstance(self.receivers, str) else [each for each in self.receivers if each[0] > layer]
+        if not isinstance(self.receivers, str) and not later:
+            return self.unchanged
+        weight = head_weights(self.lm, require_structure(self.lm).parts[layer])[head]
+        write = self.baseline.writes[layer] + (new - old) @ weight
+
+        def run(items: slice) -> Tensor:
+            some = self.items[items]
+            return self._to_receivers(layer, write, some, later) if later else self._to_logits(layer, write, some)
+
+        n_tokens = self.baseline.batch.ids.shape[1] if later else self.where.positions.shape[1]
+        found = in_batches(self.lm, len(self.items), n_tokens, run)
+        differs = ((new != old).any(dim=2) & self.baseline.batch.padding.bool()).any(dim=1)
+        return torch.where(differs, found, self.unchanged)
+
+    def _to_logits(self, layer: int, write: Tensor, items: Tensor) -> Tensor:
+        """No attention runs, so only the rows that are read are computed."""
+        rows = self.where.positions[items]
+        states = self._frozen(layer, write, items)
+        run = Restart(
+            layer,
+            self.baseline.batch.ids[items].gather(1, rows),
+            rows_of(self.baseline.inputs[layer][items], rows),
+            {each: rows_of(states[each], rows) for each in range(layer, self.lm.n_layers)},
+            {each: rows_of(mlp, rows) for each, mlp in self._frozen_mlps(layer, items).items()},
+        )
+        return read_hidden(self.lm, self.readout, restart(self.lm, run), items, self.where)
+
+    def _to_receivers(self, layer: int, write: Tensor, items: Tensor, receivers: Sequence[Receiver]) -> Tensor:
+        """Record the receivers' changed inputs, then run the clean prompts with only these replaced."""
+        taken: dict[int, AttentionCall] = {}
+        first, last = min(each[0] for each in receivers), max(each[0] for each in receivers)
+
+        def record(call: AttentionCall) -> Tensor:
+            taken[call.layer] = call
+            if call.layer == last:
+                raise Enough
+            return self.baseline.z[call.layer][items]
+
+        reached = {each[0] for each in receivers}
+        writes = {at: states for at, states in self._frozen(layer, write, items).items() if at not in reached}
+        ids, inputs = self.baseline.batch.ids[items], self.baseline.inputs
+        with suppress(Enough):
+            mlps = self._frozen_mlps(layer, items)
+            restart(self.lm, Restart(layer, ids, inputs[layer][items], writes, mlps, handler=record))
+
+        def receive(call: AttentionCall) -> Tensor:
+            if call.layer not in reached:
+                return call.compute()
+            return received(call, taken[call.layer], [each for each in receivers if each[0] == call.layer])
+
+        hidden = restart(self.lm, Restart(first, ids, inputs[first][items], handler=receive))
+        return read_hidden(self.lm, self.readout, take_rows(hidden, items, self.where), items, self.where)
+
+    def _frozen(self, layer: int, write: Tensor, items: Tensor) -> dict[int, Tensor]:
+        later = range(layer + 1, self.lm.n_layers)
+        return {layer: write[items]} | {each: self.baseline.writes[each][items] for each in later}
+
+    def _frozen_mlps(self, layer: int, items: Tensor) -> dict[int, Tensor]:
+        layers = range(layer, self.lm.n_layers) if self.freeze_mlps else range(0)
+        return {each: self.baseline.mlps[each][items] for each in layers}
+
+
+def received(call: AttentionCall, other: AttentionCall, receivers: Sequence[Receiver]) -> Tensor:
+    """Z of a call with some heads' queries, keys or values taken from another call of the same layer."""
+    n_shared = call.query.shape[1] // call.key.shape[1]
+    query = call.query.clone()
+    key, value = (states.repeat_interleave(n_shared, dim=1) for states in (call.key, call.value))
+    for _, head, part in receivers:
+        if part == "q":
+            query[:, head] = other.query[:, head]
+        elif part == "k":
+            key[:, head] = other.key[:, head // n_shared]
+        else:
+            value[:, head] = other.value[:, head // n_shared]
+    changed = replace(call, query=query, key=key, value=value)
+    lengths = torch.full((len(query),), key.shape[2], device=query.device)
+    return changed.inputs(lengths).attend(value)
