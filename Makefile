@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: install demo test lint format check bench clean
+.PHONY: install demo test lint format check bench peers clean
 
 install: $(INSTALLED)
 
@@ -34,8 +34,15 @@ format: $(INSTALLED)
 
 check: lint test  ## the only gate
 
-bench: $(INSTALLED)  ## speed, as ratios in one run
+bench: $(INSTALLED) $(VENV)/peers/.installed  ## speed, as ratios in one run
 	$(BIN)/python -m benchmarks
+
+peers: $(VENV)/peers/.installed  ## the tools that the benchmarks and the agreement tests compare with
+
+$(VENV)/peers/.installed: $(INSTALLED)
+	$(PYTHON) -m venv $(VENV)/peers
+	$(VENV)/peers/bin/pip install --quiet 'transformer-lens>=4.3,<4.4' torch==2.13.0
+	touch $@
 
 clean:
 	rm -rf $(VENV) .mneme *.egg-info .mypy_cache .ruff_cache .pytest_cache
