@@ -50,6 +50,7 @@ class FolderFacts:
     n_layers: int | None
     n_heads: int | None
     n_kv_heads: int | None
+    head_width: int | None
     d_model: int | None
     vocab_size: int | None
     context: int | None
@@ -196,11 +197,16 @@ def _sizes(config: Mapping[str, Any]) -> dict[str, int | None]:
 
     n_heads = first("num_attention_heads", "n_head", "n_heads", "num_heads")
     n_kv_heads = first("num_key_value_heads", "num_kv_heads", "n_head_kv")
+    d_model = first("hidden_size", "n_embd", "d_model")
+    head_width = first("head_dim")
+    if head_width is None and d_model is not None and n_heads:
+        head_width = d_model // n_heads
     return {
         "n_layers": first("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
         "n_heads": n_heads,
         "n_kv_heads": n_heads if n_kv_heads is None else n_kv_heads,
-        "d_model": first("hidden_size", "n_embd", "d_model"),
+        "head_width": head_width,
+        "d_model": d_model,
         "vocab_size": first("vocab_size"),
         "context": first("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "seq_length"),
     }

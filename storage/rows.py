@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import duckdb
-
+from storage.duck import open_results
 from storage.home import Home
 
 
@@ -14,8 +13,7 @@ def rows(home: Home, statement: str, parameters: Sequence[Any] = ()) -> list[dic
     """Rows of one of our own queries on `results.duckdb`; none when nothing is published yet."""
     if not home.results.is_file():
         return []
-    with duckdb.connect(str(home.results), read_only=True) as connection:
-        connection.execute("set timezone = 'UTC'")
+    with open_results(home.results) as connection:
         answer = connection.execute(statement, list(parameters))
         names = [each[0] for each in answer.description or ()]
         return [dict(zip(names, row, strict=True)) for row in answer.fetchall()]

@@ -15,8 +15,7 @@ def trace_bytes(model: Value, promptset: Value, site: str) -> int:
     if site != "attention_inputs":
         return tokens * 2 * _FLOAT32
     heads, kv_heads = facts["n_heads"] or 0, facts["n_kv_heads"] or facts["n_heads"] or 0
-    head_width = (facts["d_model"] or 0) // max(heads, 1)
-    return int(tokens * (heads + kv_heads) * head_width * (facts["n_layers"] or 0) * _FLOAT32)
+    return int(tokens * (heads + kv_heads) * (facts["head_width"] or 0) * (facts["n_layers"] or 0) * _FLOAT32)
 
 
 def fits(model: Value, promptset: Value, site: str, limit_mib: float) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-import click
 import typer
 
 from flows.cli import cleanup, look, query, run
@@ -29,19 +28,19 @@ app.command("forget")(cleanup.forget)
 app.command("rebuild")(cleanup.rebuild)
 app.command("doctor")(look.doctor)
 
+_INTERRUPTED = 130
+
 
 def main() -> None:
     """Entry point: an error that a user is meant to read is one sentence on stderr and exit code 1."""
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        app()
+    except SystemExit as leaving:
+        if leaving.code == _INTERRUPTED:  # typer's word for Ctrl-C
+            _say("interrupted; what was computed is kept, run the same command again to go on", _INTERRUPTED)
+        raise
     except MnemeError as error:
         _say(str(error), 1)
-    except click.exceptions.Exit as leaving:
-        sys.exit(leaving.exit_code)
-    except click.ClickException as error:
-        _say(error.format_message(), 2)
-    except (KeyboardInterrupt, click.exceptions.Abort):
-        _say("interrupted; what was computed is kept, run the same command again to go on", 130)
     except OSError as error:
         _say(_system_sentence(error), 1)
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 _QUIET_SECONDS = 5.0
+_TOLD_BY_OTHERS = ("deliver:", "record:", "report:")  # quick stages behind the ones that a user waits for
 
 
 class Terminal:
@@ -31,7 +32,7 @@ class Terminal:
         )
 
     def __enter__(self) -> Terminal:
-        self.console.print(f"{self.n_trials} trials; starting Prefect ...")
+        self.console.print(f"{self.n_trials} trials; starting Prefect")
         self._progress.start()
         return self
 
@@ -64,5 +65,5 @@ class Terminal:
             self._progress.remove_task(bar)
         if outcome == "cached":
             self._cached += 1
-        else:
+        elif outcome != "computed" or not label.startswith(_TOLD_BY_OTHERS):
             self.console.print(f"  {outcome:<14} {label}")

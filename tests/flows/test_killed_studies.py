@@ -1,4 +1,4 @@
-"""Kill a study at twenty random moments: the next run completes, with no row lost, doubled or changed."""
+"""Kill a study at random moments (twenty with --runslow): the next run completes, no row lost, doubled or changed."""
 
 import os
 import random
@@ -13,7 +13,6 @@ import pytest
 from storage.home import Home
 from storage.rows import rows
 
-KILLS = 20
 SCORES = "select trial_id, probe, layer, head, item, value from mart.item_scores order by all"
 RUN = "from flows.cli.app import main; import sys; sys.argv = ['mneme', 'run', 'planted']; main()"
 
@@ -30,7 +29,8 @@ def start(home: Path, server: str) -> subprocess.Popen[bytes]:
     )
 
 
-def test_twenty_kills_leave_the_same_rows_as_none(home: Home, tmp_path: Path, prefect_server: str) -> None:
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
+def test_kills_leave_the_same_rows_as_none(home: Home, tmp_path: Path, prefect_server: str, kills: int) -> None:
     undisturbed = Home(tmp_path / "undisturbed")
     began = time.monotonic()
     calm = start(undisturbed.root, prefect_server)
@@ -38,25 +38,26 @@ def test_twenty_kills_leave_the_same_rows_as_none(home: Home, tmp_path: Path, pr
     seconds = time.monotonic() - began
 
     rng, killed = random.Random(0), 0
-    for number in range(KILLS):
-        if number % 5 == 0 and home.entries.is_dir():  # begin again, so that every stage meets a kill
-            for entry in sorted(home.entries.iterdir()):
-                if rng.random() < 0.7:
-                    entry.unlink()
+    for _ in range(3 * kills):
+        for entry in sorted(home.entries.iterdir()) if home.entries.is_dir() else []:
+            if rng.random() < 0.5:  # so that every stage has work to do, and meets a kill
+                entry.unlink()
         process = start(home.root, prefect_server)
         try:
-            process.wait(timeout=rng.uniform(0.2, 1.0) * seconds)
+            process.wait(timeout=rng.uniform(0.3, 0.9) * seconds)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             killed += 1
-    assert killed >= KILLS // 2
+        if killed == kills:
+            break
+    assert killed == kills
 
     last = start(home.root, prefect_server)
     assert last.wait(timeout=300) == 0, last.stderr.read() if last.stderr else ""
     assert rows(home, SCORES) == rows(undisturbed, SCORES)
     assert rows(home, "select count(*) as n from mart.trials") == [{"n": 3}]
-    assert _mlflow_statuses(home) == {"FINISHED"} or _mlflow_statuses(home) == {"FINISHED", "KILLED"}
+    assert "RUNNING" not in _mlflow_statuses(home)
 
 
 def _mlflow_statuses(home: Home) -> set[str]:
@@ -67,11 +68,10 @@ def _mlflow_statuses(home: Home) -> set[str]:
     return {str(run.info.status) for run in client.search_runs(experiments)}
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGINT])
-def test_an_interrupted_study_says_so_and_leaves_with_130(home: Home, prefect_server: str, signal_number: int) -> None:
+def test_an_interrupted_study_says_so_and_leaves_with_130(home: Home, prefect_server: str) -> None:
     process = start(home.root, prefect_server)
     time.sleep(3.0)
-    process.send_signal(signal_number)
+    process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 130
     assert process.stderr is not None
     assert b"mneme: interrupted; what was computed is kept" in process.stderr.read()
