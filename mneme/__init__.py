@@ -22,9 +22,12 @@ if TYPE_CHECKING:
     from mneme.errors import MnemeError as MnemeError
     from mneme.errors import NotApplicable as NotApplicable
     from mneme.errors import ParityError as ParityError
+    from mneme.head_circuits import copying_scores as copying_scores
+    from mneme.lenses import logit_lens as logit_lens
     from mneme.measuring import head_scores as head_scores
     from mneme.model import LanguageModel as LanguageModel
     from mneme.model import load_model as load_model
+    from mneme.patching import patch as patch
     from mneme.patching import patch_head_sets as patch_head_sets
     from mneme.patching import patch_heads as patch_heads
     from mneme.paths import path_patch as path_patch
@@ -47,8 +50,10 @@ _MODULES = {
     "capturing": ("Site", "Trace", "capture", "stream_attention"),
     "errors": ("BadInput", "MnemeError", "NotApplicable", "ParityError"),
     "measuring": ("head_scores",),
+    "head_circuits": ("copying_scores",),
+    "lenses": ("logit_lens",),
     "model": ("LanguageModel", "load_model"),
-    "patching": ("patch_head_sets", "patch_heads"),
+    "patching": ("patch", "patch_head_sets", "patch_heads"),
     "paths": ("path_patch",),
     "promptset": ("Promptset",),
     "readouts": ("Readout", "answer_probability", "log_probability", "logit_difference"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from dataclasses import replace
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -12,10 +13,14 @@ from mneme.batch import Batch
 from mneme.capturing import capture
 from mneme.errors import BadInput
 from mneme.head_changes import HeadChanges, HeadSet, Replacement, run_changes
+from mneme.interception import AttentionCall, handled
+from mneme.layer_changes import run_layer_changes
 from mneme.model import LanguageModel
 from mneme.progress import Progress, silent
 from mneme.readouts import Readout, as_readout
+from mneme.registry import near_names
 
+PatchSite = Literal["residual", "mlp_out", "z", "q", "k", "v", "pattern"]
 Positions = Literal["each"] | Sequence[str] | None
 
 
@@ -76,6 +81,70 @@ def patch_head_sets(
     base, donor = lm.batch(base_ids), lm.batch(donor_ids)
     check_aligned(base, donor)
     return run_changes(lm, base, as_readout(readout), HeadChanges(sets, donor_heads(lm, donor)), progress)
+
+
+@torch.no_grad()
+def patch(  # noqa: PLR0913  the stable signature, plus what long sweeps need
+    lm: LanguageModel,
+    base_ids: Tensor | Batch,
+    donor_ids: Tensor | Batch,
+    readout: Readout | Callable[[Tensor], Tensor],
+    site: PatchSite,
+    positions: Positions = None,
+    *,
+    progress: Progress = silent,
+) -> Tensor:
+    """The readout of each base prompt with one site taken from its donor prompt, for every layer (and head).
+
+    site "residual" (what enters a layer) or "mlp_out": [item layer], with positions as in `patch_heads` on a further
+    axis. "z": `patch_heads`. "q", "k", "v", or "pattern" (the attention probabilities, values kept): [item layer head],
+    at all positions; k and v are changed for one query head, not for its group. NaN at padding. Unit: the readout's.
+    Source: METHODS 3; Meng et al. 2022. Exactness and errors as in `patch_heads`.
+    """
+    if site == "z":
+        return patch_heads(lm, base_ids, donor_ids, readout, positions, progress=progress)
+    base, donor = lm.batch(base_ids), lm.batch(donor_ids)
+    check_aligned(base, donor)
+    if site in ("q", "k", "v", "pattern"):
+        if positions is not None:
+            raise BadInput(f"site {site} is patched at all positions: leave positions out")
+        heads: list[HeadSet] = [[(layer, head)] for layer in range(lm.n_layers) for head in range(lm.n_heads)]
+        changes = HeadChanges(heads, donor_inputs(lm, donor, site))
+        found = run_changes(lm, base, as_readout(readout), changes, progress)
+        return found.reshape(len(base), lm.n_layers, lm.n_heads)
+    if site not in ("residual", "mlp_out"):
+        raise BadInput(f"unknown site '{site}'" + near_names(site, list(get_args(PatchSite))))
+    places = _places(base, positions)
+    every = torch.full((1, len(base)), -1, device=base.ids.device)
+    found = run_layer_changes(lm, base, donor, as_readout(readout), site, every if places is None else places, progress)
+    if places is None:
+        return found[..., 0]
+    return found.masked_fill((base.lengths[:, None] <= places.T)[:, None], torch.nan)
+
+
+def donor_inputs(lm: LanguageModel, donors: Batch, part: str) -> Callable[[Tensor], Replacement]:
+    """What `HeadChanges` asks: Z when queries, keys, values or the pattern come from the donor prompts."""
+
+    def prepare(items: Tensor) -> Replacement:
+        calls: dict[int, AttentionCall] = {}
+
+        def note(call: AttentionCall) -> Tensor:
+            calls[call.layer] = call
+            return call.compute()
+
+        with handled(lm.attention_modules, note):
+            lm.backbone.hidden(donors.select(items).ids)
+
+        def replacement(call: AttentionCall, _: Tensor, local: Tensor) -> Tensor:
+            other = calls[call.layer]
+            query = other.query[local] if part in ("q", "pattern") else call.query
+            key = other.key[local] if part in ("k", "pattern") else call.key
+            value = other.value[local] if part == "v" else call.value
+            return replace(call, query=query, key=key, value=value).compute()
+
+        return replacement
+
+    return prepare
 
 
 def donor_heads(lm: LanguageModel, donors: Batch) -> Callable[[Tensor], Replacement]:

@@ -6,12 +6,14 @@ from functools import cache
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mneme.batch import Batch
 from mneme.errors import BadInput, NotApplicable
+from mneme.interception import AttentionCall, handled
 from mneme.model import LanguageModel
-from mneme.patching import patch_head_sets, patch_heads
+from mneme.patching import patch, patch_head_sets, patch_heads
+from mneme.paths import received
 from mneme.readouts import log_probability, logit_difference
 from tests import references
 from tests.architectures import INSIDE, VOCABULARY, tiny
@@ -142,3 +144,94 @@ def test_pairs_that_do_not_align_are_refused() -> None:
         patch_heads(lm, base, donor, READOUT, ["start"])
     with pytest.raises(NotApplicable, match="only behavior probes apply"):
         patch_heads(model("falcon", torch.float32), base, donor, READOUT)
+
+
+@pytest.mark.parametrize(("padded", "prefix"), [(False, 0), (True, 5)])
+@pytest.mark.parametrize("name", sorted(INSIDE))
+def test_patching_residuals_and_mlps_equals_the_slow_reference(name: str, padded: bool, prefix: int) -> None:
+    lm, (base, donor) = model(name), pair(prefix, padded=padded)
+    assert lm.structure is not None
+    each = {site: patch(lm, base, donor, READOUT, site, "each") for site in ("residual", "mlp_out")}
+    every = {site: patch(lm, base, donor, READOUT, site) for site in ("residual", "mlp_out")}
+    for layer in (0, 2):
+        part = lm.structure.parts[layer]
+        assert part.mlp_write is not None
+        for site, module in (("residual", part.layer), ("mlp_out", part.mlp_write)):
+            for position in (None, 6):
+                expected = slow_layer(lm, base, donor, module, position, is_input=site == "residual")
+                found = every[site][:, layer] if position is None else each[site][:, layer, position]
+                assert close(found, expected)
+
+
+def slow_layer(
+    lm: LanguageModel, base: Batch, donor: Batch, module: nn.Module, position: int | None, *, is_input: bool
+) -> Tensor:
+    """What a module takes in, or gives out, replaced by that of the donor run."""
+    held: list[Tensor] = []
+    where = slice(None) if position is None else slice(position, position + 1)
+
+    def swap(states: Tensor) -> Tensor:
+        shaped = states.reshape(3, 9, -1).clone()
+        if held:
+            shaped[:, where] = held[0][:, where]
+        else:
+            held.append(shaped)
+        return shaped.reshape(states.shape)
+
+    def pre_hook(_: nn.Module, args: tuple[Tensor, ...], options: dict[str, Tensor]) -> object:
+        if args:
+            return (swap(args[0]), *args[1:]), options
+        return args, options | {"hidden_states": swap(options["hidden_states"])}
+
+    def hook(_: nn.Module, __: object, output: Tensor | tuple[Tensor, ...]) -> object:
+        return (swap(output[0]), *output[1:]) if isinstance(output, tuple) else swap(output)
+
+    if is_input:
+        handle = module.register_forward_pre_hook(pre_hook, with_kwargs=True)
+    else:
+        handle = module.register_forward_hook(hook)
+    lm.hf(input_ids=donor.ids, use_cache=False)
+    expected = references.read(READOUT, references.stock_logits(lm, base), base)
+    handle.remove()
+    return expected
+
+
+@pytest.mark.parametrize("part", ["q", "k", "v", "pattern"])
+@pytest.mark.parametrize("name", ["gpt2", "qwen2", "gemma2", "gpt_oss", "deepseek_v3"])
+def test_patching_queries_keys_values_and_patterns_equals_the_slow_reference(name: str, part: str) -> None:
+    lm, (base, donor) = model(name), pair(3)
+    found = patch(lm, base, donor, READOUT, part)  # type: ignore[arg-type]
+    calls: dict[int, AttentionCall] = {}
+
+    def note(call: AttentionCall) -> Tensor:
+        calls[call.layer] = call
+        return call.compute()
+
+    with handled(lm.attention_modules, note):
+        lm.hf(input_ids=donor.ids, use_cache=False)
+    for layer, head in [(0, 1), (1, 3), (2, 0)]:
+
+        def change(call: AttentionCall, layer: int = layer, head: int = head) -> Tensor:
+            if call.layer != layer:
+                return call.compute()
+            names = {"q": "q", "k": "k", "v": "v", "pattern": "qk"}[part]
+            return received(call, calls[layer], [(layer, head, each) for each in names])  # type: ignore[misc]
+
+        with handled(lm.attention_modules, change):
+            logits = lm.hf(input_ids=base.ids, use_cache=False).logits
+        assert close(found[:, layer, head], references.read(READOUT, logits, base))
+
+
+def test_patching_the_whole_residual_gives_the_donor_s_readout() -> None:
+    lm, (base, donor) = model("llama"), pair()
+    expected = references.read(READOUT, references.stock_logits(lm, donor), donor)
+    for layer in range(3):
+        assert close(patch(lm, base, donor, READOUT, "residual")[:, layer], expected)
+
+
+def test_a_site_that_does_not_exist_is_refused() -> None:
+    lm, (base, donor) = model("gpt2"), pair()
+    with pytest.raises(BadInput, match="unknown site 'residuals'; did you mean 'residual'"):
+        patch(lm, base, donor, READOUT, "residuals")  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match="patched at all positions"):
+        patch(lm, base, donor, READOUT, "k", "each")
