@@ -10,8 +10,8 @@ _PIPE_WIDTH = 160
 
 def console() -> Console:
     """A console on stdout."""
-    made = Console(highlight=False)
-    return made if made.is_terminal else Console(highlight=False, width=_PIPE_WIDTH)
+    made = Console(highlight=False, markup=False)
+    return made if made.is_terminal else Console(highlight=False, markup=False, width=_PIPE_WIDTH)
 
 
 def table(*columns: str, title: str | None = None) -> Table:

@@ -16,15 +16,15 @@ class Terminal:
     """A listener that shows stages; what was cached is counted, not listed."""
 
     def __init__(self, n_trials: int) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        self.console = Console(stderr=True, highlight=False, markup=False)
         self.n_trials = n_trials
         self._bars: dict[str, TaskID] = {}
         self._spoken: dict[str, float] = {}
         self._cached = 0
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             TimeElapsedColumn(),
             console=self.console,
             transient=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
@@ -12,7 +13,7 @@ from storage.home import Home
 from storage.rows import rows
 
 _HEADS = """
-    select r.*, t.unit as probe_unit
+    select r.*
     from mart.head_ranking as r
     inner join mart.trials as t on r.trial_id = t.trial_id
     where list_contains(t.studies, ?) and r.rank <= 3 and r.score is not null
@@ -32,6 +33,7 @@ _BEHAVIOR = """
     where list_contains(t.studies, ?)
     order by b.model, b.model_seed, b.promptset, b.promptset_seed, b.readout
 """
+_MOST_TABLES = 6
 NEXT = "select * from mart.head_ranking where probe = 'induction' order by rank limit 5"
 
 
@@ -39,16 +41,13 @@ def print_summary(home: Home, outcome: dict[str, Any], seconds: float) -> None:
     """Print the tables of a study that has just been run."""
     out = console()
     study = outcome["study"]
-    _print(out, "top heads per probe, mean over prompts [95% interval]", _heads(rows(home, _HEADS, [study])))
-    _print(
-        out,
-        "without the top k heads, against as many random heads per layer",
-        _effects(rows(home, _EFFECTS, [study])),
-    )
-    _print(out, "behavior, mean over prompts [95% interval]", _behavior(rows(home, _BEHAVIOR, [study])))
+    _print(out, "top heads, mean over prompts [95% interval]", rows(home, _HEADS, [study]), _heads)
+    title = "harm of removing the top k heads, beside as many random heads of the same layers"
+    _print(out, title, rows(home, _EFFECTS, [study]), _effects)
+    _print(out, "behavior, mean over prompts [95% interval]", rows(home, _BEHAVIOR, [study]), _behavior)
     counts = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in outcome["trials"].items())
     out.print(
-        f"{counts}; computed now: {outcome['computed_trials']} trials, {outcome['forwards']} forward passes; "
+        f"\n{counts}; computed now: {outcome['computed_trials']} trials, {outcome['forwards']} forward passes; "
         f"{seconds:.1f} s"
     )
     out.print(f"report   {outcome['report']}", soft_wrap=True)
@@ -57,56 +56,52 @@ def print_summary(home: Home, outcome: dict[str, Any], seconds: float) -> None:
 
 
 def _heads(found: list[dict[str, Any]]) -> Table:
-    shown = table("model", "promptset", "probe", "1st", "2nd", "3rd", "n", "unit")
-    grouped: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for each in found:
-        grouped.setdefault((_model(each), _promptset(each), _probe(each)), []).append(each)
-    for names, heads in grouped.items():
+    shown = table("probe", "1st", "2nd", "3rd", "n", "unit")
+    for probe, heads in _grouped(found, _probe).items():
         cells = [f"L{each['layer']}H{each['head']} {_value(each, 'score')}" for each in heads]
-        shown.add_row(*names, *cells, *[""] * (3 - len(cells)), str(heads[0]["n_items"]), heads[0]["probe_unit"])
+        shown.add_row(probe, *cells, *[""] * (3 - len(cells)), str(heads[0]["n_items"]), heads[0]["unit"])
     return shown
 
 
 def _effects(found: list[dict[str, Any]]) -> Table:
-    shown = table("model", "promptset", "probe", "k", "top k", "random k", "sets", "p", "n", "unit")
+    shown = table("probe", "k", "top k", "random k", "sets", "p", "n", "unit")
     for each in found:
-        shown.add_row(
-            _model(each),
-            _promptset(each),
-            _probe(each),
-            str(each["k"]),
-            _value(each, "value"),
-            _number(each["control_mean"]) + _interval(each["control_low"], each["control_high"]),
-            _number(each["n_distinct"]),
-            _number(each["p_value"]),
-            str(each["n_items"]),
-            each["unit"],
-        )
+        random = _number(each["control_mean"]) + _interval(each["control_low"], each["control_high"])
+        numbers = [_number(each["n_draws"]), _number(each["p_value"]), str(each["n_items"])]
+        shown.add_row(_probe(each), str(each["k"]), _value(each, "value"), random, *numbers, each["unit"])
     return shown
 
 
 def _behavior(found: list[dict[str, Any]]) -> Table:
-    shown = table("model", "promptset", "readout", "value", "chance", "n", "unit")
+    shown = table("readout", "value", "chance", "n", "unit")
     for each in found:
-        value, chance = _value(each, "value"), _number(each["chance"])
-        shown.add_row(
-            _model(each), _promptset(each), each["readout"], value, chance, str(each["n_items"]), each["unit"]
-        )
+        numbers = [_value(each, "value"), _number(each["chance"]), str(each["n_items"])]
+        shown.add_row(each["readout"], *numbers, each["unit"])
     return shown
 
 
-def _print(out: Console, title: str, shown: Table) -> None:
-    if shown.row_count:
-        out.print(f"\n{title}", style="bold")
-        out.print(shown)
+def _print(
+    out: Console, title: str, found: list[dict[str, Any]], tabulate: Callable[[list[dict[str, Any]]], Table]
+) -> None:
+    """Print one table per model and promptset; the first few, when there are many."""
+    groups = _grouped(found, _pairing)
+    for pairing in [*groups][:_MOST_TABLES]:
+        out.print(f"\n{pairing}: {title}", style="bold")
+        out.print(tabulate(groups[pairing]))
+    if len(groups) > _MOST_TABLES:
+        out.print(f"... and {len(groups) - _MOST_TABLES} more models and promptsets: ask in SQL, or see the report")
 
 
-def _model(row: dict[str, Any]) -> str:
-    return str(row["model"]) + ("" if row["model_seed"] is None else f"[{row['model_seed']}]")
+def _grouped(found: list[dict[str, Any]], name: Callable[[dict[str, Any]], str]) -> dict[str, list[dict[str, Any]]]:
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for each in found:
+        groups.setdefault(name(each), []).append(each)
+    return groups
 
 
-def _promptset(row: dict[str, Any]) -> str:
-    return f"{row['promptset']}[{row['promptset_seed']}]"
+def _pairing(row: dict[str, Any]) -> str:
+    seed = "" if row["model_seed"] is None else f"[{row['model_seed']}]"
+    return f"{row['model']}{seed} on {row['promptset']}[{row['promptset_seed']}]"
 
 
 def _probe(row: dict[str, Any]) -> str:
