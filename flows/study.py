@@ -20,7 +20,11 @@ from tasks.report import report
 
 
 class TrialsFailed(MnemeError):
-    """Some trials failed; the others are delivered and published."""
+    """Some trials failed; the others are delivered and published. `outcome` is what the study returns otherwise."""
+
+    def __init__(self, sentence: str, outcome: dict[str, Any]) -> None:
+        super().__init__(sentence)
+        self.outcome = outcome
 
 
 @flow(name="study", flow_run_name="study {study}", persist_result=False)
@@ -41,7 +45,7 @@ def study(study: str, settings: dict[str, Any] | None = None, refresh: list[str]
     ]
     release()
     publish(home)
-    page = report(home, study, [each.delivery_id for each in _all(answered)])
+    page = report(home, study, {each.trial.trial_id: each.delivery_id for each in _all(answered)})
     if _record(home, study, answered, str(page)):
         publish(home)
 
@@ -71,19 +75,21 @@ def _record(home: Home, study: str, answered: list[Answered], page: str) -> bool
 
 
 def _outcome(study: str, answers: list[Answer], page: str) -> dict[str, Any]:
+    statuses = [answer.status for answer in answers]
+    outcome = {
+        "study": study,
+        "trials": {status: statuses.count(status) for status in sorted(set(statuses))},
+        "computed_trials": len({work.key for work in ledger.all() if work.stage == "deliver"}),
+        "forwards": ledger.forwards,
+        "trial_ids": [answer.trial.trial_id for answer in answers],
+        "report": page,
+    }
     failed = [answer for answer in answers if answer.status == "failed"]
     if failed:
         first = failed[0]
         raise TrialsFailed(
             f"{len(failed)} of {len(answers)} trials of {study} failed, the others are delivered; "
-            f"the first, {first.trial.label}: {first.error}"
+            f"the first, {first.trial.label}: {first.error}",
+            outcome,
         )
-    statuses = [answer.status for answer in answers]
-    computed = {work.key for work in ledger.all() if work.stage == "deliver"}
-    return {
-        "study": study,
-        "trials": {status: statuses.count(status) for status in sorted(set(statuses))},
-        "computed_trials": len(computed),
-        "forwards": ledger.forwards,
-        "report": page,
-    }
+    return outcome

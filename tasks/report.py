@@ -11,22 +11,24 @@ from storage.identity import digest
 from tasks.stage import Value, stage
 
 
-def report(home: Home, study: str, delivery_ids: list[str]) -> Path:
-    """The report of a study under `reports/`, from the cache when it is the page of these very deliveries."""
-    key = f"report-{digest({'study': study, 'deliveries': delivery_ids, 'page': _page_code(), 'home': str(home.root)})}"
+def report(home: Home, study: str, deliveries: dict[str, str]) -> Path:
+    """The report of a study under `reports/`, on these trials (trial id -> delivery id); from the cache when it can be."""
+    key = f"report-{digest({'study': study, 'deliveries': deliveries, 'page': _page_code(), 'home': str(home.root)})}"
     known = Entries(home.entries).read(key)
     path = home.reports / f"{study}.html"
     is_current = known is not None and path.is_file() and sha256_file(path) == known["sha256"]
-    write_page.run(home, key, study, {"study": study}, refresh=known is not None and not is_current)
+    write_page.run(
+        home, key, study, {"study": study, "trial_ids": [*deliveries]}, refresh=known is not None and not is_current
+    )
     return path
 
 
 @stage("report")
-def write_page(home: Home, study: str) -> Value:
+def write_page(home: Home, study: str, trial_ids: list[str]) -> Value:
     """Render the page from the published results."""
     from storage.report.page import write_report
 
-    path = write_report(home, study, home.reports / f"{study}.html")
+    path = write_report(home, study, home.reports / f"{study}.html", trial_ids)
     return {"sha256": sha256_file(path)}
 
 

@@ -9,7 +9,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 _QUIET_SECONDS = 5.0
-_TOLD_BY_OTHERS = ("deliver:", "record:", "report:")  # quick stages behind the ones that a user waits for
+_TOLD_BY_OTHERS = (
+    "read model:",
+    "deliver:",
+    "record:",
+    "report:",
+)  # quick stages behind the ones that a user waits for
 
 
 class Terminal:
@@ -65,5 +70,5 @@ class Terminal:
             self._progress.remove_task(bar)
         if outcome == "cached":
             self._cached += 1
-        elif outcome != "computed" or not label.startswith(_TOLD_BY_OTHERS):
+        elif outcome not in {"computed", "checked"} or not label.startswith(_TOLD_BY_OTHERS):
             self.console.print(f"  {outcome:<14} {label}")

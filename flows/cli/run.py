@@ -39,12 +39,17 @@ def run(
 def _run(home: Home, asked: Study, anew: list[str]) -> None:
     from flows.cli.progress import Terminal
     from flows.cli.summary import print_summary
+    from flows.study import TrialsFailed
     from flows.study import study as study_flow
     from tasks.narrator import listening
 
     started = time.monotonic()
-    with Terminal(len(asked.trials)) as terminal, listening(terminal):
-        outcome: dict[str, Any] = study_flow(asked.name, settings=asked.settings, refresh=anew)
+    try:
+        with Terminal(len(asked.trials)) as terminal, listening(terminal):
+            outcome: dict[str, Any] = study_flow(asked.name, settings=asked.settings, refresh=anew)
+    except TrialsFailed as failure:
+        print_summary(home, failure.outcome, time.monotonic() - started)
+        raise
     print_summary(home, outcome, time.monotonic() - started)
 
 

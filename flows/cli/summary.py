@@ -16,21 +16,21 @@ _HEADS = """
     select r.*
     from mart.head_ranking as r
     inner join mart.trials as t on r.trial_id = t.trial_id
-    where list_contains(t.studies, ?) and r.rank <= 3 and r.score is not null
+    where list_contains(?, t.trial_id) and r.rank <= 3 and r.score is not null
     order by r.model, r.model_seed, r.promptset, r.promptset_seed, r.probe, r.variant, r.rank
 """
 _EFFECTS = """
     select c.*
     from mart.controls as c
     inner join mart.trials as t on c.trial_id = t.trial_id
-    where list_contains(t.studies, ?) and not t.is_control
+    where list_contains(?, t.trial_id) and not t.is_control
     order by c.model, c.model_seed, c.promptset, c.promptset_seed, c.probe, c.variant, c.k
 """
 _BEHAVIOR = """
     select b.*
     from mart.behavior as b
     inner join mart.trials as t on b.trial_id = t.trial_id
-    where list_contains(t.studies, ?)
+    where list_contains(?, t.trial_id)
     order by b.model, b.model_seed, b.promptset, b.promptset_seed, b.readout
 """
 _MOST_TABLES = 6
@@ -40,11 +40,11 @@ NEXT = "select * from mart.head_ranking where probe = 'induction' order by rank 
 def print_summary(home: Home, outcome: dict[str, Any], seconds: float) -> None:
     """Print the tables of a study that has just been run."""
     out = console()
-    study = outcome["study"]
-    _print(out, "top heads, mean over prompts [95% interval]", rows(home, _HEADS, [study]), _heads)
+    asked = [outcome["trial_ids"]]
+    _print(out, "top heads, mean over prompts [95% interval]", rows(home, _HEADS, asked), _heads)
     title = "harm of removing the top k heads, beside as many random heads of the same layers"
-    _print(out, title, rows(home, _EFFECTS, [study]), _effects)
-    _print(out, "behavior, mean over prompts [95% interval]", rows(home, _BEHAVIOR, [study]), _behavior)
+    _print(out, title, rows(home, _EFFECTS, asked), _effects)
+    _print(out, "behavior, mean over prompts [95% interval]", rows(home, _BEHAVIOR, asked), _behavior)
     counts = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in outcome["trials"].items())
     out.print(
         f"\n{counts}; computed now: {outcome['computed_trials']} trials, {outcome['forwards']} forward passes; "
