@@ -25,6 +25,7 @@ class AttentionInputs:
     or None = causal (inside the window, when there is one). The queries are the last ones of the keys' positions.
     A window w lets query q see keys q-w+1 .. q. scale multiplies the dot products; softcap c bends them to
     c * tanh(score / c) (Gemma-2); sinks [head] are learned logits that take probability away from the keys (GPT-OSS).
+    normaliser [item head query]: log of the sum of exp(score) over each row, where the forward's kernel gave it away.
 
     Probabilities are float32 (float64 for float64 queries), 0 at keys that are not visible, NaN at padded queries.
     Source: METHODS 0; Vaswani et al. 2017.
@@ -39,6 +40,7 @@ class AttentionInputs:
     window: int | None = None
     softcap: float | None = None
     sinks: Tensor | None = None
+    normaliser: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Check that the shapes agree."""
@@ -148,6 +150,7 @@ class AttentionInputs:
             window=self.window,
             softcap=self.softcap,
             sinks=self.sinks,
+            normaliser=None if self.normaliser is None else self.normaliser[items],
         )
 
     def to_arrays(self) -> dict[str, Tensor]:
@@ -155,13 +158,8 @@ class AttentionInputs:
         numbers = {"scale": self.scale, "window": self.window, "softcap": self.softcap}
         arrays = {name: torch.tensor(number) for name, number in numbers.items() if number is not None}
         arrays["scale"] = torch.tensor(self.scale, dtype=torch.float64)
-        tensors = {
-            "query": self.query,
-            "key": self.key,
-            "lengths": self.lengths,
-            "mask": self.mask,
-            "sinks": self.sinks,
-        }
+        names = ("query", "key", "lengths", "mask", "sinks", "normaliser")
+        tensors: dict[str, Tensor | None] = {name: getattr(self, name) for name in names}
         return arrays | {name: tensor.contiguous() for name, tensor in tensors.items() if tensor is not None}
 
     @classmethod
@@ -178,10 +176,13 @@ class AttentionInputs:
             window=None if window is None else int(window),
             softcap=None if softcap is None else float(softcap),
             sinks=arrays.get("sinks"),
+            normaliser=arrays.get("normaliser"),
         )
 
     @cached_property
     def _log_normaliser(self) -> Tensor:
+        if self.normaliser is not None:
+            return self.normaliser
         return self._normaliser_of(torch.arange(self.n_queries, device=self.query.device)[None])
 
     @property
@@ -200,11 +201,12 @@ class AttentionInputs:
 
     def _row_normaliser(self, query_index: Tensor, queries: Tensor) -> Tensor:
         """The normaliser of each entry's row [item head entry], from as few rows as possible."""
+        is_known = self.normaliser is not None or "_log_normaliser" in self.__dict__
         if query_index.ndim == 1:
             distinct, place = torch.unique(queries[0], return_inverse=True)
-            if "_log_normaliser" not in self.__dict__ and len(distinct) < self.n_queries:
+            if not is_known and len(distinct) < self.n_queries:
                 return self._normaliser_of(distinct[None])[:, :, place]
-        elif "_log_normaliser" not in self.__dict__ and queries.shape[1] < self.n_queries:
+        elif not is_known and queries.shape[1] < self.n_queries:
             return self._normaliser_of(queries)
         index = queries[:, None, :].expand(len(self.query), self.n_heads, -1)
         return torch.gather(self._log_normaliser, 2, index)

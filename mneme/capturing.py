@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -82,8 +82,9 @@ def stream_attention(lm: LanguageModel, ids: Tensor | Batch, visit: Callable[[At
     batch = lm.batch(ids)
 
     def watch(call: AttentionCall) -> Tensor:
-        visit(call.inputs(batch.lengths))
-        return call.compute()
+        z, normaliser = call.compute_with_normaliser()
+        visit(replace(call.inputs(batch.lengths), normaliser=normaliser))
+        return z
 
     with handled(lm.attention_modules, watch):
         return lm.backbone.hidden(batch.ids)
@@ -126,8 +127,8 @@ class _Collected:
 
     def attention(self, call: AttentionCall) -> Tensor:
         """Attention handler."""
-        z = call.compute()
-        inputs = call.inputs(self.batch.lengths)
+        z, normaliser = call.compute_with_normaliser()
+        inputs = replace(call.inputs(self.batch.lengths), normaliser=normaliser)
         if self._wants("attention_inputs", call.layer):
             self.inputs[call.layer] = inputs
         if self._wants("attention_rows", call.layer):

@@ -69,6 +69,33 @@ class AttentionCall:
         lengths = torch.full((len(self.query),), self.key.shape[2], device=self.query.device)
         return self._inputs(lengths, self.mask, self.window).attend(self.value)
 
+    def compute_with_normaliser(self) -> tuple[Tensor, Tensor | None]:
+        """Z as `compute` gives it, digit for digit, and each row's log-sum-exp [item head query] where it comes free.
+
+        The kernel behind SDPA on a CPU knows the latter; elsewhere it is None.
+        """
+        if not self._is_plain:
+            return self.compute(), None
+        n_shared = self.query.shape[1] // self.key.shape[1]
+        key, value = (states.repeat_interleave(n_shared, dim=1) for states in (self.key, self.value))
+        z, normaliser = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            self.query, key, value, 0.0, True, scale=self.scale
+        )
+        return z.transpose(1, 2), normaliser
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether the call is causal attention over one prompt's own keys on a CPU, and nothing else."""
+        extras = [self.options.get(name) for name in ("softcap", "s_aux", "position_bias")]
+        shapes_fit = self.query.shape[2] == self.key.shape[2] and self.query.shape[3] == self.value.shape[3]
+        return (
+            self.query.device.type == "cpu"
+            and shapes_fit
+            and self.mask is None
+            and extras == [None] * 3
+            and bool(getattr(self.module, "is_causal", True))
+        )
+
     def inputs(self, lengths: Tensor) -> AttentionInputs:
         """What the rows of this call follow from; a mask that only states the window is dropped."""
         n_keys, mask, window = self.key.shape[2], self.mask, self.window

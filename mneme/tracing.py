@@ -134,6 +134,8 @@ class _Captured:
     def _joined(self, name: str, parts: list[Tensor]) -> Tensor:
         if name in ("query", "key"):
             return torch.cat([F.pad(part, (0, 0, 0, self.n_positions - part.shape[2])) for part in parts])
+        if name == "normaliser":
+            return torch.cat([F.pad(part, (0, self.n_positions - part.shape[2])) for part in parts])
         if name == "lengths":
             return torch.cat(parts)
         if name == "mask":
@@ -165,7 +167,8 @@ def _cut(inputs: AttentionInputs) -> AttentionInputs:
     longest = int(inputs.lengths.max())
     mask = None if inputs.mask is None else inputs.mask[..., :longest, :longest]
     query, key = inputs.query[:, :, :longest], inputs.key[:, :, :longest]
-    return contiguous(replace(inputs, query=query, key=key, mask=mask))
+    normaliser = None if inputs.normaliser is None else inputs.normaliser[:, :, :longest]
+    return contiguous(replace(inputs, query=query, key=key, mask=mask, normaliser=normaliser))
 
 
 def stored_token_scores(arrays: Mapping[str, Tensor]) -> TokenScores:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -149,3 +150,18 @@ def test_sites_that_do_not_exist_are_refused() -> None:
     with pytest.raises(NotApplicable, match="only behavior probes apply"):
         capture(model("bloom"), IDS, ["z"])
     assert capture(model("bloom"), IDS, ["logits"])["logits"].shape == (2, 9, 40)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "gemma", "mistral", "gemma2", "gpt_oss", "deepseek_v3"])
+def test_streaming_is_the_same_forward_and_knows_the_normaliser_where_it_is_free(name: str) -> None:
+    lm = model(name)
+    seen: list[AttentionInputs] = []
+    hidden = stream_attention(lm, IDS, seen.append)
+    assert torch.equal(hidden, lm.backbone.hidden(IDS))
+    for inputs in seen:
+        assert (inputs.normaliser is not None) == (name in ("gpt2", "llama", "gemma"))
+        own = replace(inputs, normaliser=None).log_normaliser()
+        assert torch.allclose(inputs.log_normaliser(), own, atol=1e-5)
+        queries, keys = torch.tensor([3, 8]), torch.tensor([2, 8])
+        rows = inputs.rows([3, 8])
+        assert torch.allclose(inputs.entries(queries, keys)[:, :, 0], rows[:, :, 0, 2], atol=1e-5)
