@@ -15,7 +15,7 @@ from torch import Tensor
 from mneme.probe import Probe
 from mneme.promptset import Promptset
 from mneme.reliability import split_half
-from mneme.stats import bootstrap_mean, permutation_p, wilson
+from mneme.stats import Interval, bootstrap_mean, permutation_p, wilson
 
 Array = NDArray[np.float64]
 Rows = dict[str, Any] | list[dict[str, Any]]
@@ -53,6 +53,7 @@ def _head_tables(scores: Array, clusters: Array | None, seed: int) -> dict[str, 
         "ci_low": interval.low.reshape(-1),
         "ci_high": interval.high.reshape(-1),
         "n_items": interval.n_items.reshape(-1),
+        "n_clusters": _n_clusters(interval, clusters).reshape(-1),
     }
     return {"head_scores": rows, "item_scores": _item_rows(scores), "reliability": _reliability(scores, clusters, seed)}
 
@@ -73,6 +74,7 @@ def _behavior_tables(
         "ci_high": high,
         "chance": float(prompts.facts.get("chance", {}).get(probe.name, np.nan)),
         "n_items": int(interval.n_items),
+        "n_clusters": float(_n_clusters(interval, clusters)),
     }
     return {"behavior": [row], "item_scores": _item_rows(values)}
 
@@ -92,6 +94,7 @@ def _intervention_tables(
         "ci_low": interval.low.reshape(-1),
         "ci_high": interval.high.reshape(-1),
         "n_items": interval.n_items.reshape(-1),
+        "n_clusters": _n_clusters(interval, clusters).reshape(-1),
     }
     return {
         "head_effects": rows,
@@ -105,6 +108,7 @@ def _control_rows(items: Mapping[str, Tensor], clusters: Array | None, seed: int
     """One row per k: the tested set's effect on the prompts that did not rank it, beside those of its controls."""
     sets = _array(items["set_effects"])
     interval = bootstrap_mean(sets, seed=seed, clusters=clusters)
+    n_clusters = _n_clusters(interval, clusters)
     rows = []
     for index, k in enumerate(items["k"].tolist()):
         drawn = int(items["n_draws"][index])
@@ -124,6 +128,7 @@ def _control_rows(items: Mapping[str, Tensor], clusters: Array | None, seed: int
                 "n_distinct": int(items["n_distinct"][index]),
                 "p_value": permutation_p(float(interval.estimate[index]), null),
                 "n_items": int(interval.n_items[index]),
+                "n_clusters": float(n_clusters[index]),
             }
         )
     return rows
@@ -139,6 +144,12 @@ def _reliability(scores: Array, clusters: Array | None, seed: int) -> list[dict[
         "n_items": found.n_items,
     }
     return [row]
+
+
+def _n_clusters(interval: Interval, clusters: Array | None) -> Array:
+    """Clusters that entered each mean; NaN where every prompt stands for itself, and where none was measured."""
+    is_known = np.full(interval.n_clusters.shape, clusters is not None) & (interval.n_items > 0)
+    return np.where(is_known, interval.n_clusters.astype(np.float64), np.nan)
 
 
 def _indices(shape: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -47,6 +47,11 @@ def _count(least: int = 0, *, nullable: bool = False) -> pa.Column:
     return pa.Column(pl.Int64, pa.Check.ge(least), nullable=nullable)
 
 
+def _clusters() -> pa.Column:
+    """How many clusters of prompts entered; NULL where prompts are not clustered or none was measured, never 0."""
+    return _count(1, nullable=True)
+
+
 def _seed() -> pa.Column:
     """A seed; NULL where nothing was drawn at random."""
     return pa.Column(pl.Int64, nullable=True)
@@ -151,6 +156,7 @@ TABLES: dict[str, pa.DataFrameSchema] = {
         ci_low=_number(),
         ci_high=_number(),
         n_items=_count(),
+        n_clusters=_clusters(),
     ),
     "head_effects": _table(
         ["delivery_id", "layer", "head", "position_label"],
@@ -164,6 +170,7 @@ TABLES: dict[str, pa.DataFrameSchema] = {
         ci_low=_number(),
         ci_high=_number(),
         n_items=_count(),
+        n_clusters=_clusters(),
     ),
     "behavior": _table(
         ["delivery_id", "readout"],
@@ -177,6 +184,7 @@ TABLES: dict[str, pa.DataFrameSchema] = {
         ci_high=_number(),
         chance=_number(),
         n_items=_count(),
+        n_clusters=_clusters(),
     ),
     "controls": _table(
         ["delivery_id", "k"],
@@ -194,6 +202,7 @@ TABLES: dict[str, pa.DataFrameSchema] = {
         n_distinct=_count(nullable=True),
         p_value=_number(0, 1),
         n_items=_count(),
+        n_clusters=_clusters(),
     ),
     "reliability": _table(
         ["delivery_id"],

@@ -66,6 +66,25 @@ def test_behavior_carries_its_chance_and_clusters_widen_it():
     assert np.isnan(clustered["chance"])
 
 
+def test_every_interval_says_how_many_clusters_entered_and_nothing_where_prompts_are_not_clustered():
+    clusters = torch.arange(12) // 3
+    scores = head_items()
+    scores[:3, 0, 1], scores[:, 0, 3] = torch.nan, torch.nan
+    intervention = intervention_items()
+    intervention["set_effects"][:6] = torch.nan
+    for given, expected in ((clusters, [4.0, 3.0, 4.0, np.nan]), (None, [np.nan] * 4)):
+        asked = prompts(12, clusters=given)
+        rows = summarise(probes.get("induction"), {"scores": scores}, asked, {}, 0)["head_scores"]
+        np.testing.assert_array_equal(rows["n_clusters"][:4], expected)
+        first = expected[:1]
+        (row,) = summarise(probes.get("copy_loss"), {"values": scores[:, 0, 0]}, asked, {}, 0)["behavior"]
+        np.testing.assert_array_equal([row["n_clusters"]], first)
+        tables = summarise(probes.get("head_ablation"), intervention, asked, {}, 0)
+        np.testing.assert_array_equal(tables["head_effects"]["n_clusters"], first * 16)
+        half = [first[0] / 2] * 2
+        np.testing.assert_array_equal([row["n_clusters"] for row in tables["controls"]], half)
+
+
 def test_right_or_wrong_answers_get_wilsons_interval():
     values = torch.tensor([1.0] * 9 + [0.0] * 3)
     (row,) = summarise(probes.get("answer_accuracy"), {"values": values}, prompts(12), {}, 0)["behavior"]

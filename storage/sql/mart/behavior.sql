@@ -20,7 +20,8 @@ behavior_of_trials as (
         s.n_items,
         s.value,
         t.probe,
-        t.is_control
+        t.is_control,
+        s.n_clusters
     from behavior as s
     inner join trials as t on s.delivery_id = t.delivery_id
     where t.status = 'delivered'

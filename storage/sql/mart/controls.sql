@@ -24,7 +24,8 @@ controls_of_trials as (
         s.ci_low,
         s.ci_high,
         s.n_items,
-        t.is_control
+        t.is_control,
+        s.n_clusters
     from controls as s
     inner join trials as t on s.delivery_id = t.delivery_id
     where t.status = 'delivered'

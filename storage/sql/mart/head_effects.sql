@@ -21,7 +21,8 @@ head_effects_of_trials as (
         s.ci_high,
         s.n_items,
         t.probe,
-        t.is_control
+        t.is_control,
+        s.n_clusters
     from head_effects as s
     inner join trials as t on s.delivery_id = t.delivery_id
     where t.status = 'delivered'

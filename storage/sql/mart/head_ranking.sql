@@ -20,6 +20,7 @@ ordered as (
         s.ci_high,
         s.n_items,
         t.is_control,
+        s.n_clusters,
         row_number() over (
             partition by t.trial_id order by s.score desc nulls last, s.layer asc, s.head asc
         ) as place
@@ -45,7 +46,8 @@ ranked as (
         o.ci_high,
         o.n_items,
         case when not o.is_control and o.score is not null then o.place end as rank,
-        o.is_control
+        o.is_control,
+        o.n_clusters
     from ordered as o
 )
 

@@ -7,6 +7,7 @@ select
     nullif(r.ci_high, 'nan'::double) as ci_high,
     nullif(r.chance, 'nan'::double) as chance,
     r.n_items,
-    t.unit
+    t.unit,
+    r.n_clusters
 from raw.behavior as r
 inner join raw.trials as t on r.delivery_id = t.delivery_id

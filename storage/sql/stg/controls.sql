@@ -11,6 +11,7 @@ select
     r.n_distinct,
     nullif(r.p_value, 'nan'::double) as p_value,
     r.n_items,
-    t.unit
+    t.unit,
+    r.n_clusters
 from raw.controls as r
 inner join raw.trials as t on r.delivery_id = t.delivery_id
