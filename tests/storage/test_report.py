@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib.image import imread
 
 from mneme.errors import BadInput
 from storage.home import Home
 from storage.lake import Lake
 from storage.reader import query
-from storage.report.colours import DIVERGING, SEQUENTIAL, scale_of
+from storage.report.colours import DIVERGING, SEQUENTIAL, Scale, scale_of
 from storage.report.drawings import decimals_for, heat_map, interval, number
-from storage.report.figures import heat_map_png
+from storage.report.figures import heat_map_png, ink_on, two_digits, two_lines
 from storage.report.page import write_report
 from storage.warehouse import publish
 from tests.storage.rows import deliver_answer, deliver_head_scores, deliver_trial, fill
@@ -203,3 +206,61 @@ def test_a_heat_map_is_a_png_without_a_display(matrix: list[list[float]], monkey
     png = heat_map_png(matrix, title="induction $x", unit="fraction of <attention>")
     assert png.startswith(b"\x89PNG\r\n\x1a\n")
     assert len(png) > 1000
+
+
+def pixels(png: bytes) -> np.ndarray:
+    """[height width 3], whole numbers from 0 to 255."""
+    return np.rint(imread(io.BytesIO(png))[:, :, :3] * 255).astype(int)
+
+
+@pytest.mark.parametrize("title", ["induction_lm_2l[0] / repeated_tokens_shuffled[0] / head_ablation[zero]", "x" * 90])
+@pytest.mark.parametrize("shape", [(1, 1), (2, 4), (12, 2)])
+def test_a_long_title_stays_inside_the_picture_and_off_the_map(title: str, shape: tuple[int, int]) -> None:
+    matrix = [[0.5] * shape[1]] * shape[0]
+    picture = pixels(heat_map_png(matrix, title, "fraction of attention"))
+    inked = (picture != 255).any(axis=2)
+    assert not inked[:, -1].any()
+    first_colour = np.flatnonzero((np.ptp(picture, axis=2) > 60).any(axis=1))[0]
+    gap = np.flatnonzero(~inked[:first_colour].any(axis=1))[-1]
+    assert inked[:gap].any(axis=1).sum() > 8  # the title
+    assert first_colour - gap < 10  # frame lines and the upper half of a label of the colour bar
+
+
+@pytest.mark.parametrize(("shape", "is_written"), [((12, 16), True), ((13, 16), False), ((12, 17), False)])
+def test_cells_bear_their_numbers_in_small_maps_only(shape: tuple[int, int], is_written: bool) -> None:
+    cells = pixels(heat_map_png([[1.0] * shape[1]] * shape[0], "t", "u", Scale(0.0, 1.0, is_centred=False)))
+    left = cells[:, : cells.shape[1] * 3 // 4]  # without the colour bar
+    where = np.argwhere((left == (0xFD, 0xE7, 0x25)).all(axis=2))
+    (top, start), (bottom, end) = where.min(axis=0), where.max(axis=0)
+    inside = left[top + 2 : bottom - 1, start + 2 : end - 1]
+    assert (inside.sum(axis=2) < 60).any() == is_written
+
+
+def test_the_numbers_are_black_on_light_and_white_on_dark_colours() -> None:
+    assert (ink_on(1, 1, 1), ink_on(0.99, 0.91, 0.15), ink_on(0, 0, 0), ink_on(0.23, 0.06, 0.36)) == (
+        "black",
+        "black",
+        "white",
+        "white",
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0.0"),
+        (-0.0, "0.0"),
+        (0.9, "0.90"),
+        (-0.0312, "−0.031"),
+        (12.3, "12"),
+        (1234.0, "1.2e3"),
+        (-0.00042, "−4.2e-4"),
+    ],
+)
+def test_a_cell_shows_two_digits(value: float, text: str) -> None:
+    assert two_digits(value) == text
+
+
+def test_a_title_is_cut_at_a_slash_into_even_lines() -> None:
+    assert two_lines("aaaa / bb / ccccc") == ["aaaa /", "bb / ccccc"]
+    assert two_lines("whole") == ["whole"]
