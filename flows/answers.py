@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any, Literal
 from flows.pairing import Pairing, open_pairing
 from mneme.errors import MnemeError, NotApplicable
 from storage.content import PROMPTS, ContentStore
+from storage.disk import is_full
 from storage.entries import Entries
 from storage.home import Home
 from storage.identity import canonical_json, digest, versions
@@ -173,7 +173,7 @@ def _about(asking: Asking, asked: Identified, items: Value, site_trace: Value | 
 
 
 def _without_rows(home: Home, asking: Asking, trial: TrialSpec, error: Exception) -> Answer:
-    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+    if is_full(error):
         raise error
     if not isinstance(error, MnemeError):
         _logger.error("trial %s failed", trial.label, exc_info=error)

@@ -12,7 +12,7 @@ from tasks.stage import Value, stage
 
 
 def report(home: Home, study: str, deliveries: dict[str, str]) -> Path:
-    """The report of a study under `reports/`, on these trials (trial id -> delivery id); from the cache when it can be."""
+    """The report of a study on these trials (trial id -> delivery id), from the cache when nothing on it changed."""
     key = f"report-{digest({'study': study, 'deliveries': deliveries, 'page': _page_code(), 'home': str(home.root)})}"
     known = Entries(home.entries).read(key)
     path = home.reports / f"{study}.html"

@@ -8,6 +8,8 @@ import typer
 
 from flows.cli import cleanup, look, query, run
 from mneme.errors import MnemeError
+from storage.disk import full_sentence, is_full
+from storage.home import find_home
 
 app = typer.Typer(
     name="mneme",
@@ -41,7 +43,11 @@ def main() -> None:
         raise
     except MnemeError as error:
         _say(str(error), 1)
-    except OSError as error:
+    except Exception as error:
+        if is_full(error):
+            _say(full_sentence(find_home().root), 1)
+        if not isinstance(error, OSError):
+            raise
         _say(_system_sentence(error), 1)
 
 

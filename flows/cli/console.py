@@ -8,10 +8,10 @@ from rich.table import Table
 _PIPE_WIDTH = 160
 
 
-def console() -> Console:
-    """A console on stdout."""
-    made = Console(highlight=False, markup=False)
-    return made if made.is_terminal else Console(highlight=False, markup=False, width=_PIPE_WIDTH)
+def console(*, stderr: bool = False) -> Console:
+    """A console on stdout or stderr that takes our texts as they are."""
+    made = Console(stderr=stderr, highlight=False, markup=False)
+    return made if made.is_terminal else Console(stderr=stderr, highlight=False, markup=False, width=_PIPE_WIDTH)
 
 
 def table(*columns: str, title: str | None = None) -> Table:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from flows.cli.console import console
 
 _QUIET_SECONDS = 5.0
 _TOLD_BY_OTHERS = (
@@ -21,7 +22,7 @@ class Terminal:
     """A listener that shows stages; what was cached is counted, not listed."""
 
     def __init__(self, n_trials: int) -> None:
-        self.console = Console(stderr=True, highlight=False, markup=False)
+        self.console = console(stderr=True)
         self.n_trials = n_trials
         self._bars: dict[str, TaskID] = {}
         self._spoken: dict[str, float] = {}
