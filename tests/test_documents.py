@@ -72,3 +72,10 @@ def test_the_citation_fits_its_schema() -> None:
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.citation-file-format"]
     checked = subprocess.run([*command, str(ROOT / "CITATION.cff")], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_every_module_of_the_science_stands_in_the_architecture_and_the_other_way_round() -> None:
+    table = (ROOT / "ARCHITECTURE.md").read_text().split("| modules | hold |")[1].split("###")[0]
+    named = set(re.findall(r"`(\w+)`", table))
+    modules = {path.stem for path in (ROOT / "mneme").glob("*.py")} - {"__init__"}
+    assert named == modules
