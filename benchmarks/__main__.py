@@ -26,6 +26,7 @@ CASES = [
     ("patch-llama-0", "transformer_lens", 2.7, "the same, grouped-query Llama, no shared prefix"),
     ("ablate-gpt2", "counted work", 1 / 1.3, "zero ablation of every head"),
     ("rows-16384", "plain forward", 1 / 1.3, "32 attention rows of a 16k-token prompt"),
+    ("entries-16384", "plain forward", 1 / 1.3, "attention to the token before, 16k-token prompt"),
 ]
 
 

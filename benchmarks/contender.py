@@ -28,7 +28,7 @@ def main() -> None:
     elif name == "ablate":
         ours.zero_ablation(folder, words[0]).save(out)
     else:
-        ours.long_rows(folder, int(words[0]), with_rows=contender == "mneme").save(out)
+        ours.long_prompt(folder, int(words[0]), name if contender == "mneme" else "plain").save(out)
 
 
 if __name__ == "__main__":

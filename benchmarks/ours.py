@@ -42,17 +42,25 @@ def zero_ablation(folder: Path, shape: str) -> Measured:
     return Measured(found.mean(dim=0).numpy(), seconds, cpu, {"work_seconds": work / rate})
 
 
-def long_rows(folder: Path, n_tokens: int, *, with_rows: bool) -> Measured:
-    """A long prompt through one forward, all positions scored; with or without the attention of the last 32 rows."""
+def long_prompt(folder: Path, n_tokens: int, what: str) -> Measured:
+    """A long prompt through one forward, all positions scored; with nothing else, or with some of its attention.
+
+    what: "plain"; "rows", the keys that the last 32 rows attend to most; "entries", what every token gives the one
+    before it.
+    """
     lm = load_model(material.model_folder("llama", folder))
     ids = torch.randint(lm.vocab_size, (1, n_tokens), generator=torch.Generator().manual_seed(3))
-    rows: list[torch.Tensor] = []
+    queries = torch.arange(1, n_tokens)
+    kept: list[torch.Tensor] = []
 
     def visit(layer: AttentionInputs) -> None:
-        rows.append(layer.rows(torch.arange(n_tokens - 32, n_tokens)).topk(4, dim=-1).indices)
+        if what == "rows":
+            kept.append(layer.rows(queries[-32:]).topk(4, dim=-1).indices)
+        else:
+            kept.append(layer.entries(queries, queries - 1).mean(dim=-1))
 
     def run() -> torch.Tensor:
-        hidden = stream_attention(lm, ids, visit) if with_rows else lm.backbone.hidden(ids)
+        hidden = lm.backbone.hidden(ids) if what == "plain" else stream_attention(lm, ids, visit)
         parts = [lm.backbone.unembed(hidden[0, some]).logsumexp(dim=-1) for some in row_chunks(n_tokens, lm.vocab_size)]
         return torch.cat(parts)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from mneme.model import LanguageModel
 from mneme.progress import Progress, silent
 
-CPU_ELEMENTS = 1 << 25  # activations in flight: 128 MiB in float32
+CPU_ELEMENTS = 1 << 24  # activations in flight, 64 MiB in float32: larger batches leave the caches and run slower
 DEVICE_SHARE = 0.25  # of an accelerator's whole memory, whoever else uses it: the same digits on every run
 ACTIVATIONS = 12  # tensors of the residual's width alive at once in a layer, its MLP included
 
