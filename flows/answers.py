@@ -162,7 +162,7 @@ def _about(asking: Asking, asked: Identified, items: Value, site_trace: Value | 
         "delivery_id": asked.delivery_id,
         "status": "delivered",
         "error": None,
-        "seconds": float(items["seconds"]) + float(shared["seconds"]),
+        "seconds": round(float(items["seconds"]) + float(shared["seconds"]), 3),
         "forwards": int(items["forwards"]) + int(shared["pass_forwards"]),
         "device": asking.device,
         "dtype": asked.trial.model_spec.dtype,

@@ -94,7 +94,24 @@ def test_an_edited_helper_recomputes_exactly_the_trials_that_use_it(
     assert run(home)["computed_trials"] == len(used_by)
 
 
-@pytest.mark.parametrize("seed", range(6))
+def test_an_edited_probe_recomputes_the_ablation_that_takes_its_heads(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = tmp_path / "edited" / "mneme"
+    shutil.copytree(next(iter(mneme.__path__)), copied, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(identity, "_ROOT", copied)
+    settings = {
+        "probes": ["previous_token", "induction", "head_ablation"],
+        "probes.head_ablation.parameters.ks": [1],
+        "probes.head_ablation.parameters.n_draws": 2,
+    }
+    run(home, settings=settings)
+    probe = copied / "probes" / "induction.py"
+    probe.write_text(probe.read_text() + "\nSTRETCH = 2\n")
+    assert run(home, settings=settings)["computed_trials"] == 2
+
+
+@pytest.mark.parametrize("seed", range(4))
 def test_harm_to_any_stored_file_never_changes_a_number(home: Home, seed: int) -> None:
     run(home)
     before = rows(home, SCORES)
