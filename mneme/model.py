@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from mneme.batch import Batch
+from mneme.devices import check_device
 from mneme.errors import BadInput, NotApplicable
 from mneme.hub import fetch
 from mneme.parity import Parity, Seen, run_gate
@@ -157,7 +158,7 @@ def load_model(
     """
     if dtype not in DTYPES:
         raise BadInput(f"unknown dtype '{dtype}'" + near_names(dtype, list(DTYPES)))
-    _check_device(device)
+    check_device(device)
     folder = Path(path_or_id)
     if not folder.exists() and _looks_like_a_hub_id(str(path_or_id)):
         folder = fetch(str(path_or_id), revision).folder
@@ -165,7 +166,7 @@ def load_model(
         raise BadInput(f"{path_or_id} is a folder, which has no revision '{revision}': leave the revision out")
     facts = read_folder(folder)
     hf = _load(facts, DTYPES[dtype]).to(device).eval().requires_grad_(False)
-    _check_finite(hf)
+    _check_finite(folder, hf)
     return LanguageModel(hf, str(path_or_id), folder, device)
 
 
@@ -181,6 +182,7 @@ def _load(facts: FolderFacts, dtype: torch.dtype) -> PreTrainedModel:
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # _check_complete refuses them by name
         )
     except (ValueError, KeyError, RuntimeError, OSError) as error:
         line = str(error).strip().split("\n")[0]
@@ -191,25 +193,23 @@ def _load(facts: FolderFacts, dtype: torch.dtype) -> PreTrainedModel:
 
 def _check_complete(folder: Path, report: Mapping[str, Any]) -> None:
     lacking = sorted(str(name) for name in report.get("missing_keys", ()))
-    lacking += sorted(str(each) for each in report.get("mismatched_keys", ()))
     if lacking:
         raise BadInput(
             f"{folder} lacks the weights {', '.join(lacking[:3])}, which would be random: save the model again"
         )
+    for name, stored, wanted in report.get("mismatched_keys", ()):
+        raise BadInput(
+            f"{folder} holds {name} as {list(stored)} where its config.json says {list(wanted)}: save the model again"
+        )
 
 
-def _check_finite(hf: PreTrainedModel) -> None:
+def _check_finite(folder: Path, hf: PreTrainedModel) -> None:
     for name, weights in hf.named_parameters():
         if weights.is_floating_point() and not bool(torch.isfinite(weights).all()):
-            raise BadInput(f"weights {name} hold NaN or infinity: train or save the model again, or load it as float32")
-
-
-def _check_device(device: str) -> None:
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    kind = device.split(":", maxsplit=1)[0]
-    if not available.get(kind, False):
-        usable = ", ".join(name for name, is_there in available.items() if is_there)
-        raise BadInput(f"device '{device}' is not available here: use one of {usable}")
+            raise BadInput(
+                f"the weights {name} in {folder} hold NaN or infinity: train or save the model again, or load it as "
+                "float32"
+            )
 
 
 def _looks_like_a_hub_id(name: str) -> bool:

@@ -5,13 +5,24 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
+from mneme.errors import MnemeError
+
 _ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_TEXTS = ("No space left on device", "Disk quota exceeded", "File too large")
+_TEXTS = ("No space left on device", "Disk quota exceeded", "File too large", "database or disk is full")
+
+
+class DiskFull(MnemeError):
+    """Nothing more fits; what was stored before is whole."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(full_sentence(folder))
 
 
 def is_full(error: Exception) -> bool:
     """Whether an error, of the system or of a library that passes its text on, means that nothing more fits."""
-    return getattr(error, "errno", None) in _ERRNOS or any(text in str(error) for text in _TEXTS)
+    if isinstance(error, DiskFull) or getattr(error, "errno", None) in _ERRNOS:
+        return True
+    return any(text in str(error) for text in _TEXTS)
 
 
 def full_sentence(folder: Path) -> str:

@@ -29,6 +29,10 @@ class WarehouseError(MnemeError):
     """The warehouse cannot be used now; nothing is lost."""
 
 
+class WarehouseBusy(WarehouseError):
+    """Another process holds the file open for writing; later it may not."""
+
+
 class DamagedDatabase(WarehouseError):
     """The file is no database any more; it can be rebuilt."""
 
@@ -37,8 +41,8 @@ class DamagedDatabase(WarehouseError):
 def opened(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """A read-write connection, closed at the end.
 
-    Raises WarehouseError when the file is in use, of a later version, not writable or the disk is full, and
-    DamagedDatabase for every other fault of the file.
+    Raises WarehouseBusy when the file is in use, WarehouseError when it is of a later version, not writable or the
+    disk is full, and DamagedDatabase for every other fault of the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with database_errors(path), duckdb.connect(str(path)) as connection:
@@ -59,6 +63,8 @@ def database_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (duckdb.Error, OSError) as error:
+        if "Could not set lock" in str(error):
+            raise WarehouseBusy(_busy_sentence(path, str(error))) from error
         sentence = _sentence(path, error)
         if sentence is not None:
             raise WarehouseError(sentence) from error
@@ -67,13 +73,15 @@ def database_errors(path: Path) -> Iterator[None]:
         raise
 
 
+def _busy_sentence(path: Path, text: str) -> str:
+    holder = re.search(r"PID (\d+)", text)
+    who = f"process {holder[1]}" if holder else "another process"
+    return f"{path} is open for writing in {who}: close it there (readers open results.duckdb), then run again"
+
+
 def _sentence(path: Path, error: Exception) -> str | None:
     """What the error means for the user; None when the file itself is damaged."""
     text = str(error)
-    if "Could not set lock" in text:
-        holder = re.search(r"PID (\d+)", text)
-        who = f"process {holder[1]}" if holder else "another process"
-        return f"{path} is open for writing in {who}: close it there (readers open results.duckdb), then run again"
     if is_full(error):
         return full_sentence(path.parent)
     if any(each in text for each in _DENIED):

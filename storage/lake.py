@@ -10,8 +10,8 @@ from pathlib import Path
 
 import polars as pl
 
-from mneme.errors import BadInput, MnemeError
-from storage.disk import full_sentence, is_full
+from mneme.errors import BadInput
+from storage.disk import DiskFull, is_full
 from storage.files import replacing, sha256_file
 from storage.parquet import TornFile, sealed_bytes, sealed_frame
 
@@ -40,7 +40,7 @@ class Lake:
     def deliver(self, table: str, key: str, frame: pl.DataFrame) -> Delivered:
         """Store the rows of one key, replacing what was there; the same rows leave the file as it is.
 
-        Raises BadInput when the rows are not what the table promises, or when the key is no file name; MnemeError when
+        Raises BadInput when the rows are not what the table promises, or when the key is no file name; DiskFull when
         the disk is full.
         """
         # pandera takes a second to import, and readers of the lake do not need it
@@ -114,7 +114,7 @@ class Lake:
                 temporary.write_bytes(data)
         except OSError as error:
             if is_full(error):
-                raise MnemeError(full_sentence(self.folder)) from error
+                raise DiskFull(self.folder) from error
             raise
 
 

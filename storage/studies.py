@@ -32,7 +32,8 @@ class Study:
 
 
 def load_study(name: str, settings: Sequence[str] | Mapping[str, Any] = ()) -> Study:
-    """Read a study and resolve each member; raises BadInput for anything unknown.
+    """Read a study and resolve each member; raises BadInput for anything unknown
+    and for a device that is not there.
 
     `settings` are `key=value` texts or a mapping: study fields (`promptset_seeds=[0,1]`), or fields of members
     (`promptsets.repeated_tokens.parameters.n_items=8`).
@@ -50,7 +51,15 @@ def load_study(name: str, settings: Sequence[str] | Mapping[str, Any] = ()) -> S
     # what the file changes in members that --set has taken out of the study goes with them
     kept = {key: value for key, value in changed.overrides.items() if _uses(changed, key)}
     spec = changed.model_copy(update={"overrides": {**kept, **member_changes}})
+    _refuse_absent_device(spec.device)
     return Study(name, spec, tuple(_trials(spec)), changes)
+
+
+def _refuse_absent_device(device: str) -> None:
+    if device != "cpu":
+        from mneme.devices import check_device  # noqa: PLC0415  torch, which a study on the CPU does not need here
+
+        check_device(device)
 
 
 def _is_member_key(key: str) -> bool:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import task
-from storage.warehouse import Published
-from storage.warehouse import publish as publish_home
 
 from storage.duck import WarehouseBusy
 from storage.home import Home
+from storage.warehouse import Published
+from storage.warehouse import publish as publish_home
 
 
 def _is_busy(_task: Any, _run: Any, state: Any) -> bool:
