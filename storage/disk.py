@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from pathlib import Path
 
 from mneme.errors import MnemeError
 
 _ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_LEAST_BYTES = 32 * 2**20  # Prefect's own database and a small study
 _TEXTS = ("No space left on device", "Disk quota exceeded", "File too large", "database or disk is full")
 
 
@@ -23,6 +25,12 @@ def is_full(error: Exception) -> bool:
     if isinstance(error, DiskFull) or getattr(error, "errno", None) in _ERRNOS:
         return True
     return any(text in str(error) for text in _TEXTS)
+
+
+def refuse_full_disk(folder: Path) -> None:
+    """Raises DiskFull when not even the beginning of a study fits, before anything is begun."""
+    if shutil.disk_usage(folder).free < _LEAST_BYTES:
+        raise DiskFull(folder)
 
 
 def full_sentence(folder: Path) -> str:

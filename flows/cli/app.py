@@ -31,6 +31,7 @@ app.command("rebuild")(cleanup.rebuild)
 app.command("doctor")(look.doctor)
 
 _INTERRUPTED = 130
+_UNREACHED = ("Failed to reach API at", "ephemeral Prefect API server")  # how Prefect says it
 
 
 def main() -> None:
@@ -46,6 +47,8 @@ def main() -> None:
     except Exception as error:
         if is_full(error):
             _say(full_sentence(find_home().root), 1)
+        if any(text in str(error) for text in _UNREACHED):
+            _say(f"Prefect's server does not answer ({error}): start it, or unset PREFECT_API_URL", 1)
         if not isinstance(error, OSError):
             raise
         _say(_system_sentence(error), 1)

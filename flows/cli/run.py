@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.environment import prepare_environment
+from storage.disk import refuse_full_disk
 from storage.home import Home, writable_home
 from storage.studies import Study, load_study
 
@@ -33,6 +34,7 @@ def run(
         return
     anew = [each.strip() for each in refresh.split(",") if each.strip()]
     _refuse_unknown(asked, anew)
+    refuse_full_disk(home.root)
     _run(home, asked, anew)
 
 

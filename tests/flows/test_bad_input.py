@@ -436,3 +436,37 @@ def test_a_full_disk_is_said_and_what_was_stored_is_whole(answered: Home, mneme:
     assert said.code == 1
     assert re.search(words("mneme: the disk under", "is full: free some space and run again"), said.sentence)
     assert mneme("run", "planted", "--set", "promptset_seeds=[1]").code == 0
+
+
+def fresh(home: Home, server: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, with nothing set but the home, the configs and Prefect's address."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "MNEME_CONFIGS") if name in os.environ}
+    program = f"import sys; from flows.cli.app import main; sys.argv = ['mneme', *{list(words)!r}]; main()"
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        env={**kept, "MNEME_HOME": str(home.root), "PREFECT_API_URL": server},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_no_library_adds_noise_of_its_own(answered: Home, tmp_path: Path, prefect_server: str) -> None:
+    tiny().save_pretrained(tmp_path / "incomplete")
+    BROKEN["incomplete"][0](tmp_path / "incomplete")
+    config("models", "incomplete", f"source: {{kind: local, path: {tmp_path / 'incomplete'}}}\n")
+    ended = fresh(
+        answered, prefect_server, "run", "planted", "--set", "models=[planted, incomplete]", "--refresh", "all"
+    )
+    *progress, sentence = ended.stderr.splitlines()
+    assert [line for line in progress if not PROGRESS.fullmatch(line)] == []
+    assert sentence.startswith("mneme: 3 of 6 trials of planted failed")
+    assert ended.returncode == 1
+
+
+def test_a_prefect_server_that_does_not_answer_is_named(answered: Home) -> None:
+    ended = fresh(answered, "http://127.0.0.1:9/api", "run", "planted")
+    assert "Traceback" not in ended.stderr
+    assert re.search(words("mneme: ", "http://127.0.0.1:9/api", "unset PREFECT_API_URL"), ended.stderr)
+    assert ended.returncode == 1

@@ -151,7 +151,7 @@ def test_damaged_weights_are_refused_by_name(tmp_path: Path) -> None:
     def remove(weights: dict[str, Tensor]) -> None:
         del weights["model.layers.1.mlp.up_proj.weight"]
 
-    with pytest.raises(BadInput, match=r"model\.layers\.1\.mlp\.up_proj\.weight hold NaN"):
+    with pytest.raises(BadInput, match=r"model\.layers\.1\.mlp\.up_proj\.weight in .*/nan hold NaN"):
         load_model(saved(tmp_path / "nan", change=poison))
     with pytest.raises(BadInput, match=r"lacks the weights model\.layers\.1\.mlp\.up_proj\.weight"):
         load_model(saved(tmp_path / "less", change=remove))
