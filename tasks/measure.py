@@ -28,9 +28,8 @@ def measure(  # noqa: PLR0913  a stage's inputs are its identity
 
     `ranking` holds the items whose heads an intervention takes; `how` holds dtype, device and label.
     """
-    from mneme.measuring import measure as measured
-
     from mneme.errors import NotApplicable
+    from mneme.measuring import measure as measured
     from mneme.probe import probes
     from storage.arrays import read_arrays, write_arrays
     from storage.promptset_files import read_promptset

@@ -18,10 +18,9 @@ def prepare(home: Home, spec: dict[str, Any], seed: int, folder: str, bos_mode: 
     `content` hashes what a model and a probe see. A generator that makes no sense for this model gives
     `not_applicable`, its sentence.
     """
-    from mneme.vocabulary import read_vocabulary
-
     from mneme.errors import NotApplicable
     from mneme.promptset import promptsets
+    from mneme.vocabulary import read_vocabulary
     from storage.promptset_files import promptset_hash, read_rows, write_promptset
 
     asked = PromptsetSpec.model_validate(spec)
