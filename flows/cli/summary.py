@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -51,7 +54,7 @@ def print_summary(home: Home, outcome: dict[str, Any], seconds: float) -> None:
         f"{seconds:.1f} s"
     )
     out.print(f"report   {outcome['report']}", soft_wrap=True)
-    out.print(f'next     mneme sql "{NEXT}"', soft_wrap=True)
+    out.print(f'next     {_command()} sql "{NEXT}"', soft_wrap=True)
     out.print(f"files    {_mlflow(home)}", soft_wrap=True)
 
 
@@ -120,7 +123,13 @@ def _number(value: float | None) -> str:
     return "NULL" if value is None else f"{value:.3g}"
 
 
+def _command() -> str:
+    """How this very command can be called from here."""
+    return "mneme" if shutil.which("mneme") else sys.argv[0]
+
+
 def _mlflow(home: Home) -> str:
     from storage.mlflow_log import ui_command
 
-    return ui_command(home)
+    command = ui_command(home)
+    return command if shutil.which("mlflow") else f"{Path(sys.argv[0]).parent}/{command}"
