@@ -7,6 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
+from pathlib import Path
 
 import duckdb
 import polars as pl
@@ -62,6 +63,16 @@ def create_raw(connection: duckdb.DuckDBPyConnection) -> None:
         ]
         connection.execute(f"create table raw.{table} ({', '.join(columns)}, lake_file varchar not null)")
     set_meta(connection, "layout", str(LAYOUT))
+    set_meta(connection, "tables", _tables_hash())
+
+
+def has_our_tables(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Whether the raw tables were made by the definitions that stand in this version; else they are made anew."""
+    return get_meta(connection, "tables") == _tables_hash()
+
+
+def _tables_hash() -> str:
+    return sha256_file(Path(__file__).with_name("tables.py"))
 
 
 def get_meta(connection: duckdb.DuckDBPyConnection, name: str) -> str | None:

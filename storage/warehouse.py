@@ -14,7 +14,7 @@ from storage.files import replacing, sweep_temporaries
 from storage.home import Home
 from storage.lake import Lake
 from storage.locks import file_lock
-from storage.merge import Merged, create_raw, get_meta, layout_of, merge, new_generation, set_meta
+from storage.merge import Merged, create_raw, get_meta, has_our_tables, layout_of, merge, new_generation, set_meta
 from storage.parquet import LAYOUT
 from storage.views import broken_promises, build_views, fingerprint, list_views
 
@@ -89,17 +89,18 @@ def _merge_and_copy(home: Home) -> tuple[Merged, list[str], bool]:
 
 
 def _refuse_or_drop_other_layouts(warehouse: Path) -> None:
-    """An older layout is rebuilt from the lake; a later one is somebody else's."""
+    """An older layout, or other columns, are rebuilt from the lake; a later layout is somebody else's."""
     if not warehouse.exists():
         return
     with opened(warehouse) as connection:
         layout = layout_of(connection)
+        is_ours = layout == LAYOUT and has_our_tables(connection)
     if layout is not None and layout > LAYOUT:
         raise WarehouseError(
             f"{warehouse} was written by a later version of Mneme (layout {layout}, this one knows {LAYOUT}):"
             " update Mneme, or use another MNEME_HOME"
         )
-    if layout is not None and layout < LAYOUT:
+    if layout is not None and not is_ours:
         _remove(warehouse)
 
 

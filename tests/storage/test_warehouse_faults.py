@@ -113,6 +113,20 @@ def test_a_warehouse_of_a_later_version_is_left_alone(home: Home) -> None:
     assert home.warehouse.read_bytes() == before
 
 
+def test_a_warehouse_with_columns_of_another_version_is_rebuilt_from_the_lake(home: Home) -> None:
+    one_trial(home)
+    publish(home)
+    before = contents(home)
+    with duckdb.connect(str(home.warehouse)) as connection:
+        for (view,) in connection.execute("select schema_name || '.' || view_name from duckdb_views()").fetchall():
+            if view.startswith(("mart.", "stg.")):
+                connection.execute(f"drop view {view}")
+        connection.execute("alter table raw.head_scores drop column n_items")
+        connection.execute("update raw.meta set value = 'of before' where name in ('tables', 'views')")
+    publish(home)
+    assert contents(home) == before
+
+
 def test_a_lake_file_of_a_later_version_is_left_alone(home: Home) -> None:
     lake = one_trial(home)
     path = lake.folder / "head_scores/d1.parquet"
