@@ -147,11 +147,20 @@ def _answer(pairing: Pairing, asking: Asking, asked: Identified, traces: dict[st
                 "promptset": pairing.promptset,
                 "about": _about(asking, asked, items, site_trace),
             }
-        deliver.run(home, asked.delivery_key, trial.label, inputs, refresh=anew)
+        deliver.run(home, asked.delivery_key, trial.label, inputs, refresh=_must_replace(home, asking, asked))
     except Exception as error:
         return _without_rows(home, asking, trial, error)
     Lake(home.lake).answer(asking.study, trial.trial_id, asked.delivery_id)
     return Answer(trial, asked.delivery_id, "delivered")
+
+
+def _must_replace(home: Home, asking: Asking, asked: Identified) -> bool:
+    """Whether a stored delivery must not be served: it is to be made anew, or its lake files are not what they were.
+
+    Asked late: another process may have delivered the same trial meanwhile, and then its delivery is the answer.
+    """
+    is_stored = Entries(home.entries).read(asked.delivery_key) is not None
+    return asking.anew(asked.trial) or (is_stored and not asked.is_delivered(home))
 
 
 def _about(asking: Asking, asked: Identified, items: Value, site_trace: Value | None) -> dict[str, Any]:
