@@ -8,6 +8,7 @@ from typing import Any
 from prefect import flow
 
 from flows.answers import Answer, Answered, Asking, answer_pairing
+from flows.environment import prepare_environment
 from mneme.errors import MnemeError
 from storage.home import Home, writable_home
 from storage.specs import TrialSpec
@@ -35,6 +36,7 @@ def study(study: str, settings: dict[str, Any] | None = None, refresh: list[str]
     TrialsFailed, after everything else is delivered, published and reported, when a trial failed.
     """
     home = writable_home()
+    prepare_environment(home)  # a worker has not been through `mneme run`
     asked = load_study(study, settings or {})
     asking = Asking(study, asked.spec.device, asked.spec.trace_limit_mib, frozenset(refresh or ()))
     ledger.reset()
