@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -175,13 +176,12 @@ def _writes(layer: nn.Module, record: _Record) -> tuple[nn.Module | None, nn.Mod
         for module, output in record.outputs.items()
         if module in within and output.numel() == change.numel() and output.shape[-1] == change.shape[-1]
     }
-    candidates = list(outputs)
-    for place, first in enumerate(candidates):
-        for second in candidates[place + 1 :]:
+    for is_scaled in (False, True):  # plain sums first: where one part writes 0, the other twice, halved, fits as well
+        for first, second in combinations(outputs, 2):
             total = outputs[first] + outputs[second]
-            scale = float((total * change).sum() / (total * total).sum().clamp_min(1e-30))
+            scale = float((total * change).sum() / (total * total).sum().clamp_min(1e-30)) if is_scaled else 1.0
             if _same(scale * total, change):
-                return first, second, 1.0 if abs(scale - 1) < TOLERANCE else scale
+                return first, second, scale
     return None, None, 1.0
 
 
