@@ -43,17 +43,14 @@ def measure(  # noqa: PLR0913  what a probe may be given, by keyword
     """The items of a probe: `scores` [item layer head], `values` [item], or what an intervention returns.
 
     trace: the stored arrays of the probe's site (`tracing.trace_sites`); without it the model `lm` runs.
-    ranking: for interventions, the items [item layer head] of the probe whose heads they take.
+    ranking: for interventions that take the heads of another probe, its items [item layer head].
     Raises: NotApplicable where the probe makes no sense for these prompts or this model; BadInput when neither trace
     nor model is given, or a value lies outside the probe's range.
     """
     _check_prompts(probe, prompts)
     if probe.level == "intervention":
-        if lm is None or ranking is None:
-            raise BadInput(f"{probe.name} needs the model and the items of the probe that ranks its heads")
-        _check_ranking(ranking, lm, prompts)
-        seeded = {"probe_seed": probe_seed, "progress": progress}
-        found: Arrays = probe.measure(lm, prompts, ranking, **seeded, **parameters)
+        given_first = _needed(probe, lm, ranking, prompts)
+        found: Arrays = probe.measure(*given_first, probe_seed=probe_seed, progress=progress, **parameters)
         return found
     if trace is None and lm is None:
         raise BadInput(f"{probe.name} needs a stored trace or a model")
@@ -87,6 +84,8 @@ class _Given:
 
     def head_scores(self) -> Tensor:
         """[item layer head]"""
+        if self.probe.site is None:
+            return self._own_head_scores()
         if self.trace is None:
             return self._live_head_scores()
         if not self.trace:
@@ -100,6 +99,13 @@ class _Given:
             layers = stored_layers(self.trace, items)
             batches.append(torch.stack([self._of_layer(layer, part) for layer in layers], dim=1))
         return torch.cat(batches)
+
+    def _own_head_scores(self) -> Tensor:
+        if self.lm is None:
+            raise BadInput(f"{self.probe.name} runs the model itself: give it a model, not a stored trace")
+        self.lm.require_attention()
+        scores: Tensor = self.probe.measure(self.lm, self.prompts, progress=self.progress, **self.parameters)
+        return scores
 
     def _live_head_scores(self) -> Tensor:
         assert self.lm is not None  # noqa: S101  `measure` checks
@@ -148,11 +154,19 @@ def _check_prompts(probe: Probe, prompts: Promptset) -> None:
         )
 
 
-def _check_ranking(ranking: Tensor, lm: LanguageModel, prompts: Promptset) -> None:
+def _needed(probe: Probe, lm: LanguageModel | None, ranking: Tensor | None, prompts: Promptset) -> tuple[Any, ...]:
+    """What an intervention takes first: the model, the prompts, and the ranking if it takes another probe's heads."""
+    if lm is None:
+        raise BadInput(f"{probe.name} runs the model itself: give it a model")
     lm.require_attention()
+    if probe.ranks_with is None:
+        return lm, prompts
+    if ranking is None:
+        raise BadInput(f"{probe.name} needs the items of the probe that ranks its heads")
     wanted = (len(prompts), lm.n_layers, lm.n_heads)
     if ranking.shape != wanted:
         raise BadInput(f"the ranking must be [item layer head] {wanted}, not {tuple(ranking.shape)}")
+    return lm, prompts, ranking
 
 
 def _in_range(probe: Probe, items: Tensor) -> Tensor:

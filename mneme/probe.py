@@ -16,10 +16,12 @@ Site = Literal["attention_inputs", "token_scores", "answer_scores"]
 class Probe:
     """A registered probe.
 
-    level: `head` measures [item head] layer by layer, `behavior` [item], `intervention` runs the model itself.
+    level: `head` scores heads, `behavior` gives [item], `intervention` changes the model's run and gives effects.
     unit, low, high: what the number is and where it may lie; None = unbounded; NaN means not measurable.
-    site: what it reads of a trace; None for interventions.
-    ranks_with: for interventions, the parameter that names the probe whose heads they take; None otherwise.
+    site: what it reads of a trace: a `head` probe [item head] of one layer at a time. None where it runs the model
+    itself: interventions, and `head` probes that give [item layer head] at once.
+    ranks_with: for interventions, the parameter that names the probe whose heads they take; None where there is none.
+    effect_name: for interventions, what was done to a head, with parameters in braces.
     is_accuracy: whether a behavior probe's value is a share of right answers.
     min_tokens, one_length: the shortest prompt on which the number means something, and whether all prompts must have
     one length to be averaged (METHODS 1c); `measuring` checks both, the function itself does not.
@@ -35,6 +37,7 @@ class Probe:
     site: Site | None
     source: str
     ranks_with: str | None = None
+    effect_name: str | None = None
     is_accuracy: bool = False
     min_tokens: int = 1
     one_length: bool = False
@@ -52,6 +55,7 @@ def probe(  # noqa: PLR0913  a registration states its facts by keyword
     source: str,
     site: Site | None = None,
     ranks_with: str | None = None,
+    effect_name: str | None = None,
     is_accuracy: bool = False,
     min_tokens: int = 1,
     one_length: bool = False,
@@ -71,6 +75,7 @@ def probe(  # noqa: PLR0913  a registration states its facts by keyword
             site=site,
             source=source,
             ranks_with=ranks_with,
+            effect_name=effect_name,
             is_accuracy=is_accuracy,
             min_tokens=min_tokens,
             one_length=one_length,

@@ -20,6 +20,7 @@ from mneme.stats import Interval, bootstrap_mean, permutation_p, wilson
 Array = NDArray[np.float64]
 Rows = dict[str, Any] | list[dict[str, Any]]
 NULL_RANGE = (0.025, 0.975)
+GAP = "logit_difference_clean_minus_corrupt"  # mean effect of a patch over the mean of this is its share of the whole
 
 
 def summarise(
@@ -36,7 +37,12 @@ def summarise(
         return _head_tables(_array(items["scores"]), clusters, probe_seed)
     if probe.level == "behavior":
         return _behavior_tables(probe, _array(items["values"]), prompts, clusters, probe_seed)
-    return _intervention_tables(items, clusters, f"{parameters.get('kind', 'mean')}_ablation", probe_seed)
+    tables = _effect_tables(_array(items["effects"]), clusters, _done(probe, parameters), probe_seed)
+    if "set_effects" in items:
+        tables["controls"] = _control_rows(items, clusters, probe_seed)
+    if "gap" in items:
+        tables["behavior"] = [_behavior_row(GAP, _array(items["gap"]), clusters, probe_seed)]
+    return tables
 
 
 def _array(tensor: Tensor) -> Array:
@@ -61,35 +67,43 @@ def _head_tables(scores: Array, clusters: Array | None, seed: int) -> dict[str, 
 def _behavior_tables(
     probe: Probe, values: Array, prompts: Promptset, clusters: Array | None, seed: int
 ) -> dict[str, Rows]:
-    interval = bootstrap_mean(values, seed=seed, clusters=clusters)
-    low, high = float(interval.low), float(interval.high)
+    row = _behavior_row(probe.name, values, clusters, seed)
+    row["is_accuracy"] = probe.is_accuracy
+    row["chance"] = float(prompts.facts.get("chance", {}).get(probe.name, np.nan))
     present = values[~np.isnan(values)]
     if probe.is_accuracy and clusters is None and np.isin(present, (0.0, 1.0)).all():
-        low, high = wilson(int(present.sum()), len(present))
-    row = {
-        "readout": probe.name,
-        "value": float(interval.estimate),
-        "is_accuracy": probe.is_accuracy,
-        "ci_low": low,
-        "ci_high": high,
-        "chance": float(prompts.facts.get("chance", {}).get(probe.name, np.nan)),
-        "n_items": int(interval.n_items),
-        "n_clusters": float(_n_clusters(interval, clusters)),
-    }
+        row["ci_low"], row["ci_high"] = wilson(int(present.sum()), len(present))
     return {"behavior": [row], "item_scores": _item_rows(values)}
 
 
-def _intervention_tables(
-    items: Mapping[str, Tensor], clusters: Array | None, intervention: str, seed: int
-) -> dict[str, Rows]:
-    effects = _array(items["effects"])
+def _behavior_row(readout: str, values: Array, clusters: Array | None, seed: int) -> dict[str, Any]:
+    interval = bootstrap_mean(values, seed=seed, clusters=clusters)
+    return {
+        "readout": readout,
+        "value": float(interval.estimate),
+        "is_accuracy": False,
+        "ci_low": float(interval.low),
+        "ci_high": float(interval.high),
+        "chance": float("nan"),
+        "n_items": int(interval.n_items),
+        "n_clusters": float(_n_clusters(interval, clusters)),
+    }
+
+
+def _done(probe: Probe, parameters: Mapping[str, Any]) -> tuple[str, str | None]:
+    """What an intervention did to a head, and the label of the position at which it did (None = all positions)."""
+    known = {**(getattr(probe.measure, "__kwdefaults__", None) or {}), **parameters}
+    return (probe.effect_name or probe.name).format(**known), known.get("position")
+
+
+def _effect_tables(effects: Array, clusters: Array | None, done: tuple[str, str | None], seed: int) -> dict[str, Rows]:
     interval = bootstrap_mean(effects, seed=seed, clusters=clusters)
     layer, head = _indices(effects.shape[1:])
     rows = {
-        "intervention": [intervention] * len(layer),
+        "intervention": [done[0]] * len(layer),
         "layer": layer,
         "head": head,
-        "position_label": [None] * len(layer),  # all positions at once
+        "position_label": [done[1]] * len(layer),
         "effect": interval.estimate.reshape(-1),
         "ci_low": interval.low.reshape(-1),
         "ci_high": interval.high.reshape(-1),
@@ -100,7 +114,6 @@ def _intervention_tables(
         "head_effects": rows,
         "item_scores": _item_rows(effects),
         "reliability": _reliability(effects, clusters, seed),
-        "controls": _control_rows(items, clusters, seed),
     }
 
 

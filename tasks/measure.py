@@ -36,7 +36,8 @@ def measure(  # noqa: PLR0913  a stage's inputs are its identity
 
     store = ContentStore(home.store)
     prompts = read_promptset(promptset_folder(home, promptset))
-    given: dict[str, Any] = {"trace": None if trace is None else read_arrays(store.file(object_of(trace)))}
+    stored = None if trace is None else read_arrays(store.file(object_of(trace)))
+    given: dict[str, Any] = {"trace": stored, "probe_seed": probe_seed}
     lm = None
     before = 0
     if trace is None:
@@ -44,7 +45,7 @@ def measure(  # noqa: PLR0913  a stage's inputs are its identity
         before = lm.forwards
         given["lm"] = lm
     if ranking is not None:
-        given |= {"ranking": read_arrays(store.file(object_of(ranking)))["scores"], "probe_seed": probe_seed}
+        given["ranking"] = read_arrays(store.file(object_of(ranking)))["scores"]
     progress = Narration(f"measure: {how['label']}")
     try:
         items = measured(probes.get(probe), parameters, prompts, progress=progress, **given)

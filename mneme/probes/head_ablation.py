@@ -28,6 +28,7 @@ MOST_DISTINCT = 2**62  # more distinct sets than an int64 counts are all the sam
     low=None,
     high=None,
     ranks_with="rank_by",
+    effect_name="{kind}_ablation",
     source="Wang et al. 2022; Zhang and Nanda 2023; METHODS 3, 4",
 )
 def head_ablation(  # noqa: PLR0913  what `measuring` gives, and what the YAML may set

@@ -16,8 +16,8 @@ from mneme.tracing import trace_sites
 from tests.planted import save
 
 NAMES = probes.names()
-HEADS = [name for name in NAMES if probes.get(name).level == "head"]
-VALUES = [name for name in NAMES if probes.get(name).level == "behavior"]
+SCORES = [name for name in NAMES if probes.get(name).level != "intervention"]
+TRACED = [name for name in SCORES if probes.get(name).site is not None]
 PERIOD, ITEMS = 10, 6
 
 
@@ -38,16 +38,18 @@ def lm(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def prompts():
-    """Repeated tokens that every probe applies to: with answers, and as pairs."""
+def prompts(lm):
+    """Repeated tokens that every probe applies to: pairs, with answers whose logits the model moves apart."""
     generator = torch.Generator().manual_seed(0)
     body = torch.stack([torch.randperm(39, generator=generator)[:PERIOD] + 1 for _ in range(ITEMS)])
     ids = torch.cat([torch.zeros(ITEMS, 1, dtype=torch.int64), body, body], dim=1)
+    with torch.no_grad():
+        moved = lm.hf(ids).logits[:, -1] - lm.hf(ids.flip(0)).logits[:, -1]
     return Promptset(
         Batch.of(ids),
         corrupt=Batch.of(ids.flip(0)),
-        correct_ids=body[:, :1],
-        wrong_ids=body[:, 1:2],
+        correct_ids=moved.argmax(dim=1, keepdim=True),
+        wrong_ids=moved.argmin(dim=1, keepdim=True),
         facts={"period": PERIOD, "copies": 2, "copy": "exact", "offset": 1, "bos_mode": "eot_as_bos"},
     )
 
@@ -55,8 +57,7 @@ def prompts():
 def items_of(name, prompts, lm, seed=0):
     probe = probes.get(name)
     ranking = torch.rand(len(prompts), 2, 4, generator=torch.Generator().manual_seed(1))
-    given = {"ranking": ranking, "probe_seed": seed} if probe.level == "intervention" else {}
-    return measure(probe, {}, prompts, lm=lm, **given)
+    return measure(probe, {}, prompts, lm=lm, ranking=ranking if probe.ranks_with else None, probe_seed=seed)
 
 
 def main_items(name, items):
@@ -91,7 +92,7 @@ def test_it_leaves_its_input_as_it_was(name, prompts, lm):
     assert all(torch.equal(value, weights[key]) for key, value in lm.hf.state_dict().items())
 
 
-@pytest.mark.parametrize("name", HEADS + VALUES)
+@pytest.mark.parametrize("name", TRACED)
 def test_a_stored_trace_is_left_as_it_was_and_gives_the_digits_of_the_model(name, prompts, lm):
     probe = probes.get(name)
     arrays = trace_sites(lm, prompts, [probe.site])[probe.site]
@@ -101,14 +102,14 @@ def test_a_stored_trace_is_left_as_it_was_and_gives_the_digits_of_the_model(name
     assert torch.equal(stored, main_items(name, items_of(name, prompts, lm)))
 
 
-@pytest.mark.parametrize("name", HEADS + VALUES)
+@pytest.mark.parametrize("name", SCORES)
 def test_an_item_scores_the_same_alone_as_in_company(name, prompts, lm):
     together = main_items(name, items_of(name, prompts, lm))
     alone = [main_items(name, items_of(name, prompts.select(slice(each, each + 1)), lm)) for each in range(ITEMS)]
     torch.testing.assert_close(torch.cat(alone), together, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", HEADS + VALUES)
+@pytest.mark.parametrize("name", SCORES)
 def test_the_order_of_the_items_does_not_matter(name, prompts, lm):
     order = torch.tensor([3, 0, 5, 1, 4, 2])
     together = main_items(name, items_of(name, prompts, lm))

@@ -134,3 +134,23 @@ def test_the_same_items_and_seed_give_the_same_rows():
     items = {"scores": head_items()}
     first, again = (summarise(probes.get("induction"), items, prompts(12), {}, 5)["head_scores"] for _ in range(2))
     np.testing.assert_array_equal(first["ci_low"], again["ci_low"])
+
+
+def test_a_patch_has_effects_and_the_gap_they_are_a_share_of_but_no_controls():
+    generator = torch.Generator().manual_seed(0)
+    items = {
+        "effects": torch.rand(12, 2, 8, generator=generator),
+        "gap": 2 + torch.rand(12, generator=generator),
+        "normalised": torch.rand(2, 8, generator=generator),
+    }
+    tables = summarise(probes.get("head_patching"), items, prompts(12), {"position": "end"}, 0)
+    assert sorted(tables) == ["behavior", "head_effects", "item_scores", "reliability"]
+    assert set(tables["head_effects"]["intervention"]) == {"patch_denoise"}
+    assert set(tables["head_effects"]["position_label"]) == {"end"}
+    (row,) = tables["behavior"]
+    assert row["readout"] == "logit_difference_clean_minus_corrupt"
+    assert row["value"] == pytest.approx(float(items["gap"].mean()))
+    assert row["ci_low"] < row["value"] < row["ci_high"]
+    noise = summarise(probes.get("head_patching"), items, prompts(12), {"direction": "noise"}, 0)["head_effects"]
+    assert set(noise["intervention"]) == {"patch_noise"}
+    assert set(noise["position_label"]) == {None}
