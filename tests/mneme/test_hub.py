@@ -24,6 +24,12 @@ COMMITS = {"main": "a" * 40, "step1000": "b" * 40}
 CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_hidden_layers": 1}
 
 
+@pytest.fixture(autouse=True)
+def online(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All other tests are offline; these reach a hub on the loopback interface."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+
+
 def repository(commit: str) -> dict[str, bytes]:
     """Files of one commit; the later one has other weights."""
     weight = torch.full((2,), float(commit == COMMITS["main"]))
