@@ -11,7 +11,6 @@ from flows.answers import Answer, Answered, Asking, answer_pairing
 from flows.environment import prepare_environment
 from mneme.errors import MnemeError
 from storage.home import Home, writable_home
-from storage.specs import TrialSpec
 from storage.studies import load_study
 from tasks.ledger import ledger
 from tasks.models import release
@@ -43,7 +42,8 @@ def study(study: str, settings: dict[str, Any] | None = None, refresh: list[str]
     sweep_killed_runs(home)
 
     answered = [
-        answer_pairing(home, asking, list(trials)) for _, trials in itertools.groupby(asked.trials, key=_pairing)
+        answer_pairing(home, asking, list(trials))
+        for _, trials in itertools.groupby(asked.trials, key=lambda trial: trial.pairing_label)
     ]
     release()
     publish(home)
@@ -52,10 +52,6 @@ def study(study: str, settings: dict[str, Any] | None = None, refresh: list[str]
         publish(home)
 
     return _outcome(study, _all(answered), str(page))
-
-
-def _pairing(trial: TrialSpec) -> tuple[str, int | None, str, int]:
-    return trial.model, trial.model_seed, trial.promptset, trial.promptset_seed
 
 
 def _all(answered: list[Answered]) -> list[Answer]:

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from mneme.errors import BadInput
 from storage.content import ContentStore, Reference
 from storage.entries import Entries, Entry
 from storage.files import sweep_temporaries
 from storage.home import Home
 from storage.lake import Lake
-from storage.rows import rows
+from storage.rows import rows, trial_starting_with
 
 _PURPOSE = {
     "train": "trained reference models",
@@ -100,22 +99,17 @@ def sweep(home: Home) -> None:
 
 def forget_trial(home: Home, start: str) -> Forgotten:
     """Remove every delivery of a trial from the lake, with its items; raises BadInput unless exactly one fits."""
-    found = rows(
-        home,
-        "select distinct trial_id, model, promptset, probe, variant from raw.trials where starts_with(trial_id, ?)",
-        [start],
+    trial_id = trial_starting_with(home, start)
+    (trial,) = rows(
+        home, "select distinct model, promptset, probe, variant from raw.trials where trial_id = ?", [trial_id]
     )
-    if len(found) != 1:
-        many = "no trial has" if not found else f"{len(found)} trials have"
-        raise BadInput(f"{many} an id that starts with '{start[:40]}': look the id up in mart.trials")
-    (trial,) = found
     lake, n_files = Lake(home.lake), 0
     for path in sorted((home.lake / "trials").glob("*.parquet")):
-        if pl.read_parquet(path)["trial_id"].to_list() == [trial["trial_id"]]:
+        if pl.read_parquet(path)["trial_id"].to_list() == [trial_id]:
             n_files += lake.forget(path.stem)
             _forget_items(home, f"deliver-{path.stem}")
     label = f"{trial['model']} / {trial['promptset']} / {trial['probe']}[{trial['variant']}]"
-    return Forgotten(str(trial["trial_id"]), label, n_files)
+    return Forgotten(trial_id, label, n_files)
 
 
 def _forget_items(home: Home, delivery_key: str) -> None:

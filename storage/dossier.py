@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from mneme.errors import BadInput
 from storage.entries import Entries
 from storage.home import Home
-from storage.rows import rows
+from storage.rows import rows, trial_starting_with
 
 _TABLES = ("item_scores", "head_scores", "head_effects", "behavior", "controls", "reliability")
 
@@ -18,15 +17,12 @@ def dossier(home: Home, start: str) -> str:
 
     Raises BadInput unless exactly one trial fits.
     """
-    found = rows(home, "select * from raw.trials where starts_with(trial_id, ?) order by delivered_at desc", [start])
-    trials = {each["trial_id"] for each in found}
-    if len(trials) != 1:
-        many = "no trial has" if not trials else f"{len(trials)} trials have"
-        raise BadInput(f"{many} an id that starts with '{start[:40]}': look the id up in mart.trials")
-    answers = rows(home, "select * from raw.answers where trial_id = ? order by answered_at desc", [*trials])
+    trial_id = trial_starting_with(home, start)
+    found = rows(home, "select * from raw.trials where trial_id = ? order by delivered_at desc", [trial_id])
+    answers = rows(home, "select * from raw.answers where trial_id = ? order by answered_at desc", [trial_id])
     current = answers[0]["delivery_id"] if answers else None
     ordered = sorted(found, key=lambda each: each["delivery_id"] != current)
-    lines = [f"trial {ordered[0]['trial_id']}", ""]
+    lines = [f"trial {trial_id}", ""]
     lines += _section("asked", _flat(json.loads(ordered[0]["spec"])))
     lines += _section(
         "studies", {each["study"]: f"answered {each['answered_at']:%Y-%m-%d %H:%M:%S}" for each in answers}

@@ -79,6 +79,11 @@ def sweep_killed(home: Home) -> list[str]:
     return swept
 
 
+def has_store(home: Home) -> bool:
+    """Whether what was recorded can still be there: a server keeps it, or the home's own database does."""
+    return "MLFLOW_TRACKING_URI" in os.environ or home.mlflow_database.exists()
+
+
 def ui_command(home: Home) -> str:
     """The command that opens MLflow's pages on this home."""
     return f"mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///{home.mlflow_database}"

@@ -27,3 +27,12 @@ def rows(home: Home, statement: str, parameters: Sequence[Any] = ()) -> list[dic
         except duckdb.Error as error:
             problem = str(error).splitlines()[0]
             raise BadInput(f"{home.results} does not answer ({problem}): run `mneme rebuild`") from error
+
+
+def trial_starting_with(home: Home, start: str) -> str:
+    """The id of the trial that starts with `start`, history included; raises BadInput unless exactly one does."""
+    found = rows(home, "select distinct trial_id from raw.trials where starts_with(trial_id, ?)", [start])
+    if len(found) != 1:
+        many = "no trial has" if not found else f"{len(found)} trials have"
+        raise BadInput(f"{many} an id that starts with '{start[:40]}': look the id up in mart.trials")
+    return str(found[0]["trial_id"])

@@ -15,10 +15,12 @@ from tasks.stage import Value, stage
 
 def record_pairing(home: Home, study: str, deliveries: list[dict[str, Any]], prompts: str | None, page: str) -> Value:
     """Record the deliveries (`{trial, delivery_id}`) of one model on one promptset, unless they already are."""
+    from storage.mlflow_log import has_store
+
     key = digest({"study": study, "deliveries": [each["delivery_id"] for each in deliveries]})
     label = TrialSpec.model_validate(deliveries[0]["trial"]).pairing_label
     inputs = {"study": study, "run_key": key, "deliveries": deliveries, "prompts": prompts, "page": page}
-    return record.run(home, f"record-{key}", label, inputs, refresh=not home.mlflow_database.exists())
+    return record.run(home, f"record-{key}", label, inputs, refresh=not has_store(home))
 
 
 def sweep_killed_runs(home: Home) -> None:

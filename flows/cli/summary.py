@@ -16,25 +16,22 @@ from storage.home import Home
 from storage.rows import rows
 
 _HEADS = """
-    select r.*
-    from mart.head_ranking as r
-    inner join mart.trials as t on r.trial_id = t.trial_id
-    where list_contains(?, t.trial_id) and r.rank <= 3 and r.score is not null
-    order by r.model, r.model_seed, r.promptset, r.promptset_seed, r.probe, r.variant, r.rank
+    select *
+    from mart.head_ranking
+    where list_contains(?, trial_id) and rank <= 3 and score is not null
+    order by model, model_seed, promptset, promptset_seed, probe, variant, rank
 """
 _EFFECTS = """
-    select c.*
-    from mart.controls as c
-    inner join mart.trials as t on c.trial_id = t.trial_id
-    where list_contains(?, t.trial_id) and not t.is_control
-    order by c.model, c.model_seed, c.promptset, c.promptset_seed, c.probe, c.variant, c.k
+    select *
+    from mart.controls
+    where list_contains(?, trial_id) and not is_control
+    order by model, model_seed, promptset, promptset_seed, probe, variant, k
 """
 _BEHAVIOR = """
-    select b.*
-    from mart.behavior as b
-    inner join mart.trials as t on b.trial_id = t.trial_id
-    where list_contains(?, t.trial_id)
-    order by b.model, b.model_seed, b.promptset, b.promptset_seed, b.readout
+    select *
+    from mart.behavior
+    where list_contains(?, trial_id)
+    order by model, model_seed, promptset, promptset_seed, readout
 """
 _MOST_TABLES = 6
 NEXT = "select * from mart.head_ranking where probe = 'induction' order by rank limit 5"
