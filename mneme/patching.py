@@ -166,6 +166,19 @@ def check_aligned(base: Batch, donor: Batch) -> None:
         )
 
 
+def position_of(batch: Batch, position: str | int) -> Tensor:
+    """The position that a label or an index names in each prompt: [item]; BadInput where it does not exist."""
+    if isinstance(position, str):
+        if position not in batch.labels:
+            known = ", ".join(batch.labels) or "none"
+            raise BadInput(f"position label '{position}' is unknown: the prompts have {known}")
+        return batch.labels[position]
+    shortest = int(batch.lengths.min())
+    if not 0 <= position < shortest:
+        raise BadInput(f"position {position} does not exist: the shortest prompt has positions 0..{shortest - 1}")
+    return torch.full_like(batch.lengths, position)
+
+
 def _places(base: Batch, positions: Positions) -> Tensor | None:
     """The position that each column of the result patches in each prompt: [place item]."""
     if positions is None:
@@ -173,8 +186,6 @@ def _places(base: Batch, positions: Positions) -> Tensor | None:
     if positions == "each":
         return torch.arange(base.ids.shape[1], device=base.ids.device)[:, None].expand(-1, len(base))
     labels = [positions] if isinstance(positions, str) else list(positions)
-    unknown = [label for label in labels if label not in base.labels]
-    if unknown or not labels:
-        known = ", ".join(base.labels) or "none"
-        raise BadInput(f"position label '{unknown[0] if unknown else ''}' is unknown: the prompts have {known}")
-    return torch.stack([base.labels[label] for label in labels])
+    if not labels:
+        raise BadInput(f"no position label is given: the prompts have {', '.join(base.labels) or 'none'}")
+    return torch.stack([position_of(base, label) for label in labels])

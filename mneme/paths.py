@@ -17,7 +17,7 @@ from mneme.errors import BadInput, NotApplicable
 from mneme.head_changes import check_sets
 from mneme.interception import AttentionCall
 from mneme.model import LanguageModel
-from mneme.patching import check_aligned
+from mneme.patching import check_aligned, position_of
 from mneme.progress import Progress, silent
 from mneme.readouts import Readout, ReadRows, as_readout, read_hidden, take_rows
 from mneme.restart import Enough, Restart, record_baseline, restart, rows_of
@@ -35,6 +35,7 @@ def path_patch(  # noqa: PLR0913  the stable signature, plus progress
     senders: Sequence[tuple[int, int]],
     receivers: Receivers = "logits",
     *,
+    positions: str | int | None = None,
     freeze_mlps: bool = False,
     progress: Progress = silent,
 ) -> Tensor:
@@ -44,10 +45,13 @@ def path_patch(  # noqa: PLR0913  the stable signature, plus progress
     recomputed, so that a direct path includes what MLPs make of it, unless freeze_mlps. receivers: "logits", or the
     query, key or value input of heads (layer, head, "q"|"k"|"v"), then the clean run goes on with only these changed.
     With grouped queries, k and v are changed for the one query head that is named, not for its group.
+    positions: None = all. A label of the clean prompts, or an index, patches one position alone (Merullo et al. 2023):
+    the sender's output, and what the receivers get, there only; with receivers "logits" a readout of other positions
+    stays. They freeze the other heads there only; the numbers are the same, since frozen heads read no other position.
     A sender that is not before any receiver gives the clean readout, digit for digit. Unit: the readout's; the
     difference to the clean readout is the effect. Source: METHODS 5b; Wang et al. 2022; Goldowsky-Dill et al. 2023.
-    Raises: BadInput for pairs that do not align, heads that do not exist or a bad readout; NotApplicable where the
-    model's parts are not found.
+    Raises: BadInput for pairs that do not align, heads or positions that do not exist, or a bad readout; NotApplicable
+    where the model's parts are not found.
     """
     clean, corrupt = lm.batch(clean_ids), lm.batch(corrupt_ids)
     check_aligned(clean, corrupt)
@@ -55,7 +59,10 @@ def path_patch(  # noqa: PLR0913  the stable signature, plus progress
     check_sets(lm, [[*senders, *named]])
     if not isinstance(receivers, str) and any(part not in ("q", "k", "v") for _, _, part in receivers):
         raise BadInput('receivers are "logits" or (layer, head, "q"|"k"|"v")')
-    paths = _Paths(lm, clean, corrupt, as_readout(readout), receivers, freeze_mlps)
+    here = clean.padding.bool()
+    if positions is not None:
+        here = position_of(clean, positions)[:, None] == torch.arange(clean.ids.shape[1], device=here.device)
+    paths = _Paths(lm, (clean, corrupt), as_readout(readout), receivers, freeze_mlps, here)
     found = []
     for done, (layer, head) in enumerate(senders):
         found.append(paths.through(layer, head))
@@ -69,17 +76,20 @@ class _Paths:
     def __init__(
         self,
         lm: LanguageModel,
-        clean: Batch,
-        corrupt: Batch,
+        pair: tuple[Batch, Batch],
         readout: Readout,
         receivers: Receivers,
         freeze_mlps: bool,
+        here: Tensor,
     ) -> None:
+        clean, corrupt = pair
         self.lm = lm
         self.readout = readout
         self.receivers = receivers
         self.freeze_mlps = freeze_mlps
         self.where = ReadRows.of(readout, clean)
+        is_read = torch.zeros_like(here).scatter(1, self.where.positions, value=True)
+        self.here = here & is_read if isinstance(receivers, str) else here  # [item position], where patches can matter
         self.baseline = record_baseline(lm, clean, lambda *_: None, with_mlps=freeze_mlps)
         if freeze_mlps and len(self.baseline.mlps) != lm.n_layers:
             raise NotApplicable(f"{lm.name}: its MLPs were not found, so they cannot be frozen")
@@ -90,7 +100,8 @@ class _Paths:
 
     def through(self, layer: int, head: int) -> Tensor:
         """The readout with one sender's path patched: [item]."""
-        old, new = self.baseline.z[layer][:, :, head], self.corrupt_z[:, layer, :, head]
+        old = self.baseline.z[layer][:, :, head]
+        new = torch.where(self.here[:, :, None], self.corrupt_z[:, layer, :, head], old)
         later = [] if isinstance(self.receivers, str) else [each for each in self.receivers if each[0] > layer]
         if not isinstance(self.receivers, str) and not later:
             return self.unchanged
@@ -103,7 +114,7 @@ class _Paths:
 
         n_tokens = self.baseline.batch.ids.shape[1] if later else self.where.positions.shape[1]
         found = in_batches(self.lm, len(self.items), n_tokens, run)
-        differs = ((new != old).any(dim=2) & self.baseline.batch.padding.bool()).any(dim=1)
+        differs = (new != old).any(dim=2).any(dim=1)
         return torch.where(differs, found, self.unchanged)
 
     def _to_logits(self, layer: int, write: Tensor, items: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -13,7 +14,7 @@ from mneme.errors import BadInput
 from mneme.interception import AttentionCall, handled
 from mneme.model import LanguageModel
 from mneme.patching import patch_heads
-from mneme.paths import Receiver, path_patch, received
+from mneme.paths import Receiver, Receivers, path_patch, received
 from mneme.readouts import logit_difference
 from tests import references
 from tests.architectures import VOCABULARY, tiny
@@ -90,6 +91,114 @@ def test_what_cannot_matter_is_exactly_the_clean_readout() -> None:
     assert torch.equal(path_patch(lm, clean, clean, READOUT, [(0, 1)], [(1, 0, "v")]), unchanged)
 
 
+def slow_at(
+    lm: LanguageModel,
+    pair: tuple[Batch, Batch],
+    sender: tuple[int, int],
+    receivers: list[Receiver],
+    place: Tensor,
+    *,
+    freeze_mlps: bool,
+) -> Tensor:
+    """Merullo et al. to the letter: heads (and MLPs) are frozen, the sender patched and the receivers overwritten at
+    one position of each prompt only; all other positions run freely, in four full forwards.
+    """
+    clean, corrupt = pair
+    items = torch.arange(len(clean))
+    corrupt_z, clean_z = references.all_z(lm, corrupt), references.all_z(lm, clean)
+    assert lm.structure is not None
+    modules = [part.mlp_write for part in lm.structure.parts]
+    mlps: list[Tensor] = []
+    hooks = [each.register_forward_hook(lambda _, __, output: mlps.append(output.clone())) for each in modules if each]
+    lm.hf(input_ids=clean.ids, use_cache=False)
+    taken: dict[int, AttentionCall] = {}
+
+    def freeze(call: AttentionCall) -> Tensor:
+        taken[call.layer] = call
+        z = call.compute()
+        z[items, place] = clean_z[call.layer][items, place]
+        if call.layer == sender[0]:
+            z[items, place, sender[1]] = corrupt_z[call.layer][items, place, sender[1]]
+        return z
+
+    def keep_clean(layer: int, output: Tensor) -> Tensor:
+        output[items, place] = mlps[layer][items, place]
+        return output
+
+    for hook in hooks:
+        hook.remove()
+    hooks = [
+        each.register_forward_hook(lambda _, __, output, layer=layer: keep_clean(layer, output))
+        for layer, each in enumerate(modules)
+        if each and freeze_mlps
+    ]
+    with handled(lm.attention_modules, freeze):
+        frozen = lm.backbone.hidden(clean.ids)
+    for hook in hooks:
+        hook.remove()
+
+    def receive(call: AttentionCall) -> Tensor:
+        other, query, key, value = taken[call.layer], call.query.clone(), call.key.clone(), call.value.clone()
+        n_shared = call.query.shape[1] // call.key.shape[1]
+        key, value = (states.repeat_interleave(n_shared, dim=1) for states in (key, value))
+        for _, head, part in (each for each in receivers if each[0] == call.layer):
+            mine = {"q": query, "k": key, "v": value}[part]
+            theirs = {"q": other.query, "k": other.key, "v": other.value}[part]
+            mine[items, head, place] = theirs[items, head if part == "q" else head // n_shared, place]
+        return replace(call, query=query, key=key, value=value).compute()
+
+    with handled(lm.attention_modules, receive):
+        hidden = lm.backbone.hidden(clean.ids)
+    if not receivers:
+        hidden[items, place] = frozen[items, place]
+    logits = lm.backbone.unembed(hidden.flatten(0, 1)).unflatten(0, clean.ids.shape)
+    return references.read(READOUT, logits, clean)
+
+
+AT = torch.tensor([8, 6, 5])  # the last position of two prompts, not of the third, which has 8 tokens
+SOME: list[list[Receiver]] = [[], [(2, 1, "q")], [(1, 2, "v")], [(2, 0, "k")], [(1, 1, "q"), (2, 3, "v")]]
+
+
+@pytest.mark.parametrize("freeze_mlps", [False, True])
+@pytest.mark.parametrize("receivers", SOME, ids=str)
+@pytest.mark.parametrize("name", ["gpt2", "gpt_neox", "qwen2", "gemma2"])
+def test_paths_at_one_position_equal_the_slow_reference(
+    name: str, receivers: list[Receiver], freeze_mlps: bool
+) -> None:
+    lm, (clean, corrupt) = model(name), pair(padded=True)
+    named = Batch(clean.ids, clean.lengths, {"there": AT})
+    asked: Receivers = receivers or "logits"
+    senders = [(0, 1), (1, 0)]
+    found = path_patch(lm, named, corrupt, READOUT, senders, asked, positions="there", freeze_mlps=freeze_mlps)
+    for column, sender in enumerate(senders):
+        later = [each for each in receivers if each[0] > sender[0]]
+        if later or not receivers:
+            expected = slow_at(lm, (clean, corrupt), sender, later, AT, freeze_mlps=freeze_mlps)
+            assert float((found[:, column] - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
+            if name == "gpt2":  # float64 throughout
+                assert torch.allclose(found[:, column], expected, atol=1e-10)
+
+
+def test_an_index_is_that_position_and_a_position_that_nothing_reads_gives_the_clean_readout() -> None:
+    lm, (clean, corrupt) = model("gpt2"), pair()
+    unchanged = patch_heads(lm, clean, clean, READOUT)[:, :1, 0]
+    last = Batch(clean.ids, clean.lengths, {"end": clean.lengths - 1})
+    by_index = path_patch(lm, clean, corrupt, READOUT, [(0, 1)], positions=8)
+    assert torch.equal(by_index, path_patch(lm, last, corrupt, READOUT, [(0, 1)], positions="end"))
+    assert torch.equal(by_index, path_patch(lm, clean, corrupt, READOUT, [(0, 1)]))  # the logits are read there alone
+    assert float((by_index - unchanged).abs().min()) > 1e-6
+    assert torch.equal(path_patch(lm, clean, corrupt, READOUT, [(0, 1)], positions=4), unchanged)
+
+
+def test_a_position_that_does_not_exist_is_refused() -> None:
+    lm, (clean, corrupt) = model("gpt2"), pair(padded=True)
+    for index in (7, -1):
+        with pytest.raises(BadInput, match=rf"position {index} does not exist: the shortest prompt has positions 0..6"):
+            path_patch(lm, clean, corrupt, READOUT, [(0, 0)], positions=index)
+    with pytest.raises(BadInput, match="label 'end' is unknown: the prompts have none"):
+        path_patch(lm, clean, corrupt, READOUT, [(0, 0)], positions="end")
+
+
 def linear_model() -> LanguageModel:
     """Two layers without MLP and norm, attention always uniform; only heads S = (0, 0) and M = (1, 1) act."""
     hf = tiny("gpt2", torch.float64, n_layer=2)
@@ -117,6 +226,12 @@ def test_path_effects_sum_to_the_whole_effect_where_all_is_linear() -> None:
     assert torch.allclose(direct + through, whole, atol=1e-10)
     assert float(direct.abs().min()) > 1e-3
     assert float(through.abs().min()) > 1e-3
+    places = range(clean.ids.shape[1])
+    parts = [path_patch(lm, clean, corrupt, READOUT, [(0, 0)], [(1, 1, "v")], positions=at) for at in places]
+    assert torch.allclose(torch.stack(parts).sub(base[:, None]).sum(dim=0)[:, 0], through, atol=1e-10)
+    assert float(torch.stack(parts).sub(base[:, None]).abs().min()) > 1e-6
+    at_end = path_patch(lm, clean, corrupt, READOUT, [(0, 0)], positions=8)[:, 0] - base
+    assert torch.allclose(at_end, direct, atol=1e-10)
     by_query = path_patch(lm, clean, corrupt, READOUT, [(0, 0)], [(1, 1, "q")])[:, 0] - base
     assert float(by_query.abs().max()) < 1e-10
 
