@@ -1,0 +1,173 @@
+"""Scenes into a promptset: distinct, single-token answers, clean and corrupt aligned, every reject counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from mneme.encoding import begun, encode, padded, tokenizer_of
+from mneme.errors import BadInput, NotApplicable
+from mneme.promptset import Promptset, Vocabulary
+from mneme.stories import Scene, Told
+
+_DRAWS_PER_ITEM = 50
+_LEAST_DRAWS = 2000
+END = "end"
+
+
+class Rejected(Exception):
+    """A scene that cannot be used with this tokenizer; its text is the reason, the same for all with that fault."""
+
+
+@dataclass(frozen=True)
+class _Row:
+    clean: list[int]
+    corrupt: list[int]
+    correct: list[int]
+    wrong: list[int]
+    labels: dict[str, int]
+    cluster: str
+    text: str
+
+
+@dataclass(frozen=True)
+class SceneReader:
+    """Turns the prompt of a scene into tokens.
+
+    Labels: each span of the prompt names the last token of its words, `end` the last token of the prompt. `wide` spans
+    give `<name>_first` too, the first token of the words; `followed` spans give `<name>_next`, the token after them.
+    """
+
+    vocabulary: Vocabulary
+    who: str
+    wide: tuple[str, ...] = ()
+    followed: tuple[str, ...] = ()
+    _answers: Callable[[str, str, str], int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Prepare the tokenizer."""
+        tokenizer: Any = tokenizer_of(self.vocabulary, self.who)
+        if not getattr(tokenizer, "is_fast", False):
+            raise NotApplicable(f"{self.who} needs a tokenizer that knows character offsets (a fast one)")
+        object.__setattr__(self, "_answers", lru_cache(maxsize=None)(self._answer))
+
+    def read(self, scene: Scene) -> _Row:
+        """The prompt of a scene in tokens; raises Rejected with the reason."""
+        question, prompt = scene.questions[0], scene.prompt
+        clean, labels = self._tokens(prompt)
+        corrupt: list[int] = []
+        if scene.corrupt is not None:
+            corrupt, _ = self._tokens(scene.corrupt)
+            if len(corrupt) != len(clean):
+                raise Rejected("clean and corrupt differ in their number of tokens")
+            if corrupt == clean:
+                raise Rejected("clean and corrupt are the same")
+        last_word = prompt.text.rsplit(" ", maxsplit=1)[-1]
+        correct, wrong = (
+            [self._answers(last_word, question.glue, word) for word in words]
+            for words in (question.accepted, question.wrong)
+        )
+        if set(correct) & set(wrong):
+            raise Rejected("a correct and a wrong answer are the same token")
+        return _Row(clean, corrupt, correct, wrong, labels, scene.cluster, prompt.text)
+
+    def _tokens(self, prompt: Told) -> tuple[list[int], dict[str, int]]:
+        tokenizer: Any = self.vocabulary.tokenizer
+        encoded = tokenizer(prompt.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        ids, offsets = list(encoded.input_ids), list(encoded.offset_mapping)
+        row = begun(self.vocabulary, ids)
+        if len(row) > self.vocabulary.context:
+            raise Rejected(f"longer than the model's context of {self.vocabulary.context} tokens")
+        shift = len(row) - len(ids)
+        labels = {END: len(row) - 1}
+        for name, (start, end) in prompt.spans.items():
+            first, last = _cover(offsets, start, end)
+            labels[name] = last + shift
+            if name in self.wide:
+                labels[f"{name}_first"] = first + shift
+            if name in self.followed:
+                labels[f"{name}_next"] = min(last + shift + 1, len(row) - 1)
+        return row, labels
+
+    def _answer(self, last_word: str, glue: str, word: str) -> int:
+        """The one token that an answer is right after the prompt's last word."""
+        tokenizer: Any = self.vocabulary.tokenizer
+        before, whole = encode(tokenizer, last_word), encode(tokenizer, last_word + glue + word)
+        if len(whole) != len(before) + 1 or whole[:-1] != before:
+            raise Rejected("an answer is not a single token")
+        if whole[-1] in self.vocabulary.special_ids:
+            raise Rejected("an answer is not in the vocabulary")
+        return whole[-1]
+
+
+def promptset_of_scenes(
+    reader: SceneReader, draw: Callable[[], Scene], n_items: int, facts: Mapping[str, Any], dropped: Mapping[str, int]
+) -> Promptset:
+    """`n_items` distinct prompts from scenes that `draw` makes, with their answers, pairs, labels and clusters.
+
+    dropped: rejects that the caller counted already. Facts get `chance`: the expected share of right answers of a
+    guess among the correct and wrong answers (METHODS 4).
+    Raises: BadInput when the scenes run out of distinct usable prompts; it names the commonest reason.
+    """
+    rows: list[_Row] = []
+    seen: set[tuple[int, ...]] = set()
+    reasons: Counter[str] = Counter(dropped)
+    most = max(_LEAST_DRAWS, _DRAWS_PER_ITEM * n_items)
+    for _ in range(most):
+        if len(rows) == n_items:
+            break
+        try:
+            row = reader.read(draw())
+        except Rejected as reason:
+            reasons[str(reason)] += 1
+            continue
+        if tuple(row.clean) in seen:
+            reasons["the same prompt came before"] += 1
+            continue
+        seen.add(tuple(row.clean))
+        rows.append(row)
+    if len(rows) < n_items:
+        reason, count = reasons.most_common(1)[0]
+        raise BadInput(
+            f"{reader.who}: {n_items} distinct prompts are asked for and {most} draws gave {len(rows)} "
+            f"({count} rejected: {reason}): lower n_items or use a promptset that fits this model"
+        )
+    return _assembled(rows, facts, reasons)
+
+
+def _assembled(rows: Sequence[_Row], facts: Mapping[str, Any], reasons: Counter[str]) -> Promptset:
+    names = rows[0].labels.keys()
+    labels = {name: torch.tensor([row.labels[name] for row in rows], dtype=torch.int64) for name in names}
+    clean = padded([row.clean for row in rows], labels)
+    corrupt = padded([row.corrupt for row in rows], labels) if rows[0].corrupt else None
+    groups = {name: number for number, name in enumerate(dict.fromkeys(row.cluster for row in rows))}
+    guess = sum(len(row.correct) / (len(row.correct) + len(row.wrong)) for row in rows) / len(rows)
+    return Promptset(
+        clean=clean,
+        corrupt=corrupt,
+        correct_ids=_answer_rows([row.correct for row in rows]),
+        wrong_ids=_answer_rows([row.wrong for row in rows]),
+        clusters=torch.tensor([groups[row.cluster] for row in rows]) if len(groups) > 1 else None,
+        facts={"chance": {"answer_accuracy": guess}, **facts},
+        texts=tuple(row.text for row in rows),
+        dropped={reason: count for reason, count in reasons.items() if count},
+    )
+
+
+def _answer_rows(answers: Sequence[Sequence[int]]) -> torch.Tensor:
+    """[item answer] int64, -1 where an item has fewer answers."""
+    width = max(len(row) for row in answers)
+    return torch.tensor([[*row, *[-1] * (width - len(row))] for row in answers], dtype=torch.int64)
+
+
+def _cover(offsets: Sequence[tuple[int, int]], start: int, end: int) -> tuple[int, int]:
+    """First and last token that overlap the characters [start, end); the last must end where they end."""
+    covering = [index for index, (low, high) in enumerate(offsets) if low < end and high > start]
+    if not covering or offsets[covering[-1]][1] != end:
+        raise Rejected("a named word ends inside a token")
+    return covering[0], covering[-1]
