@@ -44,7 +44,7 @@ class Lake:
         the disk is full.
         """
         # pandera takes a second to import, and readers of the lake do not need it
-        from storage.tables import validated  # noqa: PLC0415
+        from storage.validating import validated  # noqa: PLC0415
 
         name = _file_name(table, key)
         rows = validated(table, frame)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandera.polars  # noqa: F401  a second to import: once, before the forks
 
-import storage.tables  # noqa: F401
+import storage.validating  # noqa: F401
 from storage.home import Home
 from storage.lake import Lake
 from storage.warehouse import publish

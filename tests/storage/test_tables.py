@@ -13,7 +13,8 @@ import pytest
 
 from mneme.errors import BadInput
 from storage.parquet import LAYOUT
-from storage.tables import TABLES, column_types, validated
+from storage.tables import TABLES, column_types
+from storage.validating import validated
 from tests.storage.rows import trial_row
 
 SCORES: dict[str, list[Any]] = {
