@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+import mneme.lstm  # noqa: F401  makes the class known to transformers
 from mneme.batch import Batch
 from mneme.devices import check_device
 from mneme.errors import BadInput, NotApplicable

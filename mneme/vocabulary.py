@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from transformers import AutoConfig, AutoTokenizer
 
+import mneme.lstm  # noqa: F401  makes the configuration known to transformers
 from mneme.errors import BadInput
 from mneme.promptset import BosMode, Vocabulary
 

@@ -208,7 +208,9 @@ def _sizes(config: Mapping[str, Any]) -> dict[str, int | None]:
         "head_width": head_width,
         "d_model": d_model,
         "vocab_size": first("vocab_size"),
-        "context": first("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "seq_length"),
+        "context": first(
+            "max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "seq_length", "context"
+        ),
     }
 
 
