@@ -40,15 +40,15 @@ def materialise(home: Home, trial: TrialSpec, *, use: bool, refresh: bool = Fals
 @stage("train")
 def train(home: Home, source: dict[str, Any], seed: int, label: str) -> Value:
     """Run a recipe and store the folder that it wrote."""
-    from mneme.recipe import recipes
+    from mneme.recipe import Workshop, recipes
     from mneme.weights import read_folder
 
     found: dict[str, Any] = {}
 
     def write(folder: Path) -> None:
         train = recipes.get(source["recipe"]).train
-        progress = Narration(f"train: {label}")
-        found["training"] = train(folder, seed=seed, progress=progress, **source["parameters"])
+        workshop = Workshop(folder, progress=Narration(f"train: {label}"))
+        found["training"] = train(workshop, seed=seed, **source["parameters"])
         found["facts"] = _plain(read_folder(folder))
         found["weights_bytes"] = _weights_bytes(folder)
 

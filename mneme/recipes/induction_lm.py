@@ -1,10 +1,9 @@
-"""A two-layer GPT-2 that learns to copy: previous-token heads in layer 0, induction heads in layer 1."""
+"""A small GPT-2 that learns to copy: with two layers, previous-token heads in layer 0, induction heads in layer 1."""
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -14,20 +13,19 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from mneme.arguments import number_between, whole_number
 from mneme.errors import BadInput
-from mneme.progress import Progress, silent
-from mneme.recipe import recipe
+from mneme.recipe import Workshop, recipe
+from mneme.training import Measure, Schedule, batch_generator, kept_steps, measured_mean, train_model
 
-CHECK_EVERY = 25
 HELD_OUT_ROWS = 64
-HELD_OUT_SEED = 2**40 + 1  # no training seed is as large
+HELD_OUT_SEED = 2**31  # no training seed is as large
 IGNORED = -100
 
 
 @dataclass(frozen=True)
-class _Schedule:
-    max_steps: int
-    batch_size: int
-    stop_at: float
+class _Shape:
+    n_layers: int
+    n_heads: int
+    width: int
 
 
 @dataclass(frozen=True)
@@ -55,10 +53,10 @@ class _Data:
 
 @recipe()
 def induction_lm(  # noqa: PLR0913  a recipe's keywords are what its YAML may set
-    folder: Path,
+    workshop: Workshop,
     *,
     seed: int,
-    progress: Progress = silent,
+    n_layers: int = 2,
     n_heads: int = 4,
     width: int = 64,
     vocabulary: int = 128,
@@ -68,54 +66,68 @@ def induction_lm(  # noqa: PLR0913  a recipe's keywords are what its YAML may se
     max_steps: int = 1500,
     batch_size: int = 64,
     stop_at: float = 0.99,
+    keep: Sequence[int] | str = (),
 ) -> dict[str, Any]:
     """Train on repeated random tokens of varying period until held-out copying is right, and save the model.
 
-    The period varies because a fixed one is learnt as a shortcut over positions, without any previous-token head.
+    The period varies because a fixed one is learnt as a shortcut over positions, without any previous-token head. One
+    layer cannot do it: an induction head reads what a previous-token head wrote in a layer below.
     The loss is taken only where the next token can be known. Hidden matrices are trained by Muon, the rest by AdamW;
     the same seed, machine and number of threads give the same weights. Id `vocabulary` is the first token, the
     context is `length` + 1. Training ends when held-out copy accuracy reaches `stop_at` at the shortest, the middle
-    and the longest period, or after `max_steps`.
+    and the longest period, or after `max_steps`. The weights of the steps in `keep` (a list, or `log_spaced`) are kept.
     Returns: steps, tokens, seconds, final loss (nats), the least held-out copy accuracy (0 .. 1).
     Raises: BadInput for sizes that do not fit together.
     """
-    data = _Data(vocabulary, length, min_period, max_period)
-    schedule = _Schedule(max_steps, batch_size, stop_at)
-    _check(data, schedule, n_heads, width)
-    started = time.monotonic()
+    shape, data = _Shape(n_layers, n_heads, width), _Data(vocabulary, length, min_period, max_period)
+    whole_number("induction_lm.max_steps", max_steps, 1)
+    whole_number("induction_lm.batch_size", batch_size, 1)
+    number_between("induction_lm.stop_at", stop_at, 0, 1.0001)
+    _check(shape, data)
+    n_tokens = batch_size * (length + 1)
+    schedule = Schedule(max_steps, kept_steps("induction_lm.keep", keep, max_steps), tokens_per_step=n_tokens)
+    asked = {**asdict(shape), **asdict(data), "max_steps": max_steps, "batch_size": batch_size, "stop_at": stop_at}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _new_model(data, n_heads, width)
-        steps, loss, accuracy = _train(model, data, schedule, torch.Generator().manual_seed(seed), progress)
-    model.save_pretrained(folder)
+        model = _new_model(shape, data)
+        trained = train_model(
+            workshop,
+            model,
+            _optimizers(model),
+            lambda step: _loss(model, *data.draw(batch_size, batch_generator(seed, step))),
+            schedule=schedule,
+            spec={"recipe": "induction_lm", "seed": seed, **asked},
+            check=lambda _: {"copy_accuracy": held_out_accuracy(model, data)},
+            stop=lambda measures: measures["copy_accuracy"] >= stop_at,
+        )
     return {
-        "steps": steps,
-        "tokens": steps * batch_size * (length + 1),
-        "seconds": time.monotonic() - started,
-        "final_loss_nats": loss,
-        "copy_accuracy": accuracy,
+        "steps": trained.steps,
+        "tokens": trained.steps * n_tokens,
+        "seconds": trained.seconds,
+        "final_loss_nats": trained.loss,
+        "copy_accuracy": trained.measures["copy_accuracy"],
     }
 
 
-def _check(data: _Data, schedule: _Schedule, n_heads: int, width: int) -> None:
-    whole_number("induction_lm.n_heads", n_heads, 1)
-    whole_number("induction_lm.width", width, 1)
-    if width % n_heads:
-        raise BadInput(f"induction_lm: width {width} is no multiple of n_heads {n_heads}: change one of them")
+def _check(shape: _Shape, data: _Data) -> None:
+    whole_number("induction_lm.n_layers", shape.n_layers, 1)
+    whole_number("induction_lm.n_heads", shape.n_heads, 1)
+    whole_number("induction_lm.width", shape.width, 1)
+    if shape.width % shape.n_heads:
+        raise BadInput(
+            f"induction_lm: width {shape.width} is no multiple of n_heads {shape.n_heads}: change one of them"
+        )
     whole_number("induction_lm.min_period", data.min_period, 2)
     whole_number("induction_lm.max_period", data.max_period, data.min_period, min(data.vocabulary, data.length // 2))
-    whole_number("induction_lm.max_steps", schedule.max_steps, 1)
-    whole_number("induction_lm.batch_size", schedule.batch_size, 1)
-    number_between("induction_lm.stop_at", schedule.stop_at, 0, 1.0001)
 
 
-def _new_model(data: _Data, n_heads: int, width: int) -> GPT2LMHeadModel:
+def _new_model(shape: _Shape, data: _Data) -> GPT2LMHeadModel:
     config = GPT2Config(
         vocab_size=data.vocabulary + 1,
         n_positions=data.length + 1,
-        n_embd=width,
-        n_layer=2,
-        n_head=n_heads,
+        n_embd=shape.width,
+        n_layer=shape.n_layers,
+        n_head=shape.n_heads,
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
@@ -136,47 +148,20 @@ def _optimizers(model: GPT2LMHeadModel) -> list[torch.optim.Optimizer]:
     ]
 
 
-def _train(
-    model: GPT2LMHeadModel, data: _Data, schedule: _Schedule, generator: torch.Generator, progress: Progress
-) -> tuple[int, float, float]:
-    """Steps taken, last loss, least held-out copy accuracy."""
-    optimizers = _optimizers(model)
-    model.train()
-    loss = accuracy = float("nan")
-    for step in range(1, schedule.max_steps + 1):
-        batch_loss = _loss(model, *data.draw(schedule.batch_size, generator))
-        for optimizer in optimizers:
-            optimizer.zero_grad()
-        torch.autograd.backward(batch_loss)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-        if step % CHECK_EVERY == 0 or step == schedule.max_steps:
-            loss, accuracy = float(batch_loss.detach()), held_out_accuracy(model, data)
-            progress(step, schedule.max_steps, f"loss {loss:.3f}, copy accuracy {accuracy:.3f}")
-            if accuracy >= schedule.stop_at:
-                break
-    model.eval()
-    return step, loss, accuracy
-
-
 def _loss(model: GPT2LMHeadModel, ids: Tensor, targets: Tensor) -> Tensor:
     known = targets != IGNORED
     hidden = model.transformer(ids).last_hidden_state[known]
     return F.cross_entropy(model.lm_head(hidden), targets[known])
 
 
-@torch.no_grad()
-def held_out_accuracy(model: GPT2LMHeadModel, data: _Data) -> float:
-    """The least share of right first choices over the shortest, the middle and the longest period, on new rows."""
-    was_training = model.training
-    model.eval()
-    generator = torch.Generator().manual_seed(HELD_OUT_SEED)
-    shares = []
+def held_out_accuracy(model: GPT2LMHeadModel, data: _Data) -> Measure:
+    """Share of right first choices on new rows: the least of the shortest, the middle and the longest period's."""
+    generator = batch_generator(HELD_OUT_SEED, 0)
+    found = []
     for period in (data.min_period, (data.min_period + data.max_period) // 2, data.max_period):
         ids, targets = data.draw(HELD_OUT_ROWS, generator, period)
         known = targets != IGNORED
-        chosen = model.lm_head(model.transformer(ids).last_hidden_state[known]).argmax(dim=-1)
-        shares.append(float((chosen == targets[known]).float().mean()))
-    model.train(was_training)
-    return min(shares)
+        choices = model.lm_head(model.transformer(ids).last_hidden_state).argmax(dim=-1)
+        right = ((choices == targets) & known).sum(dim=1) / known.sum(dim=1)
+        found.append(measured_mean(right.numpy()))
+    return min(found, key=lambda each: each.value)

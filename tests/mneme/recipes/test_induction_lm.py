@@ -8,6 +8,7 @@ from mneme.measuring import measure
 from mneme.model import load_model
 from mneme.probe import probes
 from mneme.promptsets.repeated_tokens import repeated_tokens
+from mneme.recipe import Workshop
 from mneme.recipes.induction_lm import IGNORED, _Data, induction_lm
 from mneme.vocabulary import read_vocabulary
 
@@ -21,7 +22,7 @@ def sha(folder):
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
     hashes = []
     for place, seed in (("a", 3), ("b", 3), ("c", 4)):
-        induction_lm(tmp_path / place, seed=seed, max_steps=4, **TINY)
+        induction_lm(Workshop(tmp_path / place), seed=seed, max_steps=4, **TINY)
         hashes.append(sha(tmp_path / place))
     assert hashes[0] == hashes[1] != hashes[2]
 
@@ -29,13 +30,13 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
 def test_training_does_not_touch_the_random_state_of_the_caller(tmp_path):
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    induction_lm(tmp_path, seed=3, max_steps=2, **TINY)
+    induction_lm(Workshop(tmp_path), seed=3, max_steps=2, **TINY)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_it_tells_where_it_stands_and_what_it_did(tmp_path):
     told = []
-    facts = induction_lm(tmp_path, seed=0, max_steps=30, progress=lambda *state: told.append(state), **TINY)
+    facts = induction_lm(Workshop(tmp_path, progress=lambda *state: told.append(state)), seed=0, max_steps=30, **TINY)
     assert [done for done, _, _ in told] == [25, 30]
     assert "copy accuracy" in told[0][2]
     assert facts["steps"] == 30
@@ -45,7 +46,7 @@ def test_it_tells_where_it_stands_and_what_it_did(tmp_path):
 
 
 def test_the_saved_model_has_a_first_token_and_no_room_beyond_what_it_was_trained_on(tmp_path):
-    induction_lm(tmp_path, seed=0, max_steps=1, **TINY)
+    induction_lm(Workshop(tmp_path), seed=0, max_steps=1, **TINY)
     vocabulary = read_vocabulary(tmp_path, "native")
     assert vocabulary.first_id == 30
     assert vocabulary.context == 25
@@ -69,10 +70,27 @@ def test_only_tokens_that_can_be_known_are_learnt():
     assert periods == set(range(5, 13))
 
 
+def test_what_is_kept_does_not_change_what_is_learnt(tmp_path):
+    for place, keep in (("a", []), ("b", [0, 3, 7]), ("c", "log_spaced")):
+        induction_lm(Workshop(tmp_path / place), seed=3, max_steps=8, keep=keep, **TINY)
+    assert sha(tmp_path / "a") == sha(tmp_path / "b") == sha(tmp_path / "c")
+    assert sorted(each.name for each in (tmp_path / "b" / "checkpoints").iterdir()) == ["step-0", "step-3", "step-7"]
+    assert len(list((tmp_path / "c" / "checkpoints").iterdir())) == 5
+    assert sha(tmp_path / "c" / "checkpoints" / "step-8") == sha(tmp_path / "c")
+
+
+def test_the_kept_steps_are_models_that_load(tmp_path):
+    induction_lm(Workshop(tmp_path), seed=3, max_steps=2, keep=[0, 1], n_layers=1, **TINY)
+    for place in (tmp_path, tmp_path / "checkpoints" / "step-0", tmp_path / "checkpoints" / "step-1"):
+        assert load_model(place).n_layers == 1
+
+
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
         ({"width": 15}, "no multiple"),
+        ({"n_layers": 0}, "n_layers"),
+        ({"keep": "often"}, "keep"),
         ({"max_period": 20}, "max_period"),
         ({"min_period": 1}, "min_period"),
         ({"max_steps": 0}, "max_steps"),
@@ -81,12 +99,12 @@ def test_only_tokens_that_can_be_known_are_learnt():
 )
 def test_sizes_that_do_not_fit_together_are_refused(tmp_path, parameters, words):
     with pytest.raises(BadInput, match=words):
-        induction_lm(tmp_path, seed=0, **{**TINY, **parameters})
+        induction_lm(Workshop(tmp_path), seed=0, **{**TINY, **parameters})
 
 
 @pytest.mark.slow
 def test_the_trained_model_copies_with_previous_token_heads_under_induction_heads(tmp_path):
-    facts = induction_lm(tmp_path, seed=0)
+    facts = induction_lm(Workshop(tmp_path), seed=0)
     assert facts["copy_accuracy"] >= 0.99
     lm, vocabulary = load_model(tmp_path), read_vocabulary(tmp_path, "native")
     prompts = repeated_tokens(vocabulary, seed=1, n_items=32, period=25)
