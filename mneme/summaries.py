@@ -15,7 +15,7 @@ from torch import Tensor
 from mneme.probe import Probe
 from mneme.promptset import Promptset
 from mneme.reliability import split_half
-from mneme.stats import Interval, bootstrap_mean, permutation_p, wilson
+from mneme.stats import Interval, bootstrap_mean, bootstrap_ratio, permutation_p, wilson
 
 Array = NDArray[np.float64]
 Rows = dict[str, Any] | list[dict[str, Any]]
@@ -37,7 +37,7 @@ def summarise(
         return _head_tables(_array(items["scores"]), clusters, probe_seed)
     if probe.level == "behavior":
         return _behavior_tables(probe, _array(items["values"]), prompts, clusters, probe_seed)
-    tables = _effect_tables(_array(items["effects"]), clusters, _done(probe, parameters), probe_seed)
+    tables = _effect_tables(items, clusters, _done(probe, parameters), probe_seed)
     if "set_effects" in items:
         tables["controls"] = _control_rows(items, clusters, probe_seed)
     if "gap" in items:
@@ -96,7 +96,11 @@ def _done(probe: Probe, parameters: Mapping[str, Any]) -> tuple[str, str | None]
     return (probe.effect_name or probe.name).format(**known), known.get("position")
 
 
-def _effect_tables(effects: Array, clusters: Array | None, done: tuple[str, str | None], seed: int) -> dict[str, Rows]:
+def _effect_tables(
+    items: Mapping[str, Tensor], clusters: Array | None, done: tuple[str, str | None], seed: int
+) -> dict[str, Rows]:
+    effects = _array(items["effects"])
+    normalised = _normalised(effects, _array(items["gap"]) if "gap" in items else None, clusters, seed)
     interval = bootstrap_mean(effects, seed=seed, clusters=clusters)
     layer, head = _indices(effects.shape[1:])
     rows = {
@@ -107,6 +111,7 @@ def _effect_tables(effects: Array, clusters: Array | None, done: tuple[str, str 
         "effect": interval.estimate.reshape(-1),
         "ci_low": interval.low.reshape(-1),
         "ci_high": interval.high.reshape(-1),
+        **{name: column.reshape(-1) for name, column in normalised.items()},
         "n_items": interval.n_items.reshape(-1),
         "n_clusters": _n_clusters(interval, clusters).reshape(-1),
     }
@@ -115,6 +120,22 @@ def _effect_tables(effects: Array, clusters: Array | None, done: tuple[str, str 
         "item_scores": _item_rows(effects),
         "reliability": _reliability(effects, clusters, seed),
     }
+
+
+def _normalised(effects: Array, gap: Array | None, clusters: Array | None, seed: int) -> dict[str, Array]:
+    """Mean effect over mean gap, prompts resampled in both together (METHODS 3, 4); NaN without a gap of known sign.
+
+    The gap's own interval must not hold 0. The interval is also NaN where one resample of the gap reaches 0.
+    """
+    missing = np.full(effects.shape[1:], np.nan)
+    names = ("normalised_effect", "normalised_low", "normalised_high")
+    if gap is None:
+        return dict.fromkeys(names, missing)
+    whole = bootstrap_mean(gap, seed=seed, clusters=clusters)
+    if not (whole.low > 0 or whole.high < 0):
+        return dict.fromkeys(names, missing)
+    share = bootstrap_ratio(effects, np.broadcast_to(gap[:, None, None], effects.shape), seed=seed, clusters=clusters)
+    return dict(zip(names, (share.estimate, share.low, share.high), strict=True))
 
 
 def _control_rows(items: Mapping[str, Tensor], clusters: Array | None, seed: int) -> list[dict[str, Any]]:

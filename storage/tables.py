@@ -73,6 +73,10 @@ def _error_fits_status(data: pa.PolarsData) -> pl.LazyFrame:
     return data.lazyframe.select(pl.col("error").is_null() == (pl.col("status") == "delivered"))
 
 
+def _reason_fits_verdict(data: pa.PolarsData) -> pl.LazyFrame:
+    return data.lazyframe.select(pl.col("reason").is_null() == (pl.col("verdict") == "holds"))
+
+
 def _accuracy_is_a_share(data: pa.PolarsData) -> pl.LazyFrame:
     return data.lazyframe.select(~pl.col("is_accuracy") | pl.col("value").is_between(0, 1).fill_null(True))
 
@@ -157,6 +161,7 @@ TABLES: dict[str, pa.DataFrameSchema] = {
     "head_effects": _table(
         ["delivery_id", "layer", "head", "position_label"],
         _INTERVAL,
+        _ordered("normalised_low", "normalised_high"),
         delivery_id=_text(),
         intervention=_text(),
         layer=_count(),
@@ -165,6 +170,9 @@ TABLES: dict[str, pa.DataFrameSchema] = {
         effect=_number(),
         ci_low=_number(),
         ci_high=_number(),
+        normalised_effect=_number(),
+        normalised_low=_number(),
+        normalised_high=_number(),
         n_items=_count(),
         n_clusters=_clusters(),
     ),
@@ -208,6 +216,51 @@ TABLES: dict[str, pa.DataFrameSchema] = {
         top_k=_count(1, nullable=True),
         top_k_jaccard=_number(0, 1),
         n_items=_count(),
+    ),
+    "comparisons": _table(
+        ["study", "claim"],
+        _INTERVAL,
+        pa.Check(_reason_fits_verdict, error="a reason exactly where the claim does not hold"),
+        comparison_id=_text(),
+        study=_text(),
+        claim=_text(),
+        description=pa.Column(pl.String),
+        expected=_text(["above", "below", "within"]),
+        found=_number(),
+        control=_number(),
+        difference=_number(),
+        ci_low=_number(),
+        ci_high=_number(),
+        n=_count(),
+        verdict=_text(["holds", "does not hold", "cannot be tested"]),
+        reason=_optional_text(),
+        level=_number(0, 1),
+        margin=_number(0),
+        least_n=_count(2),
+        unit=_text(),
+        found_sql=_text(),
+        control_sql=_optional_text(),
+    ),
+    "phase_changes": _table(  # promptset and probe are NULL where the training itself measured
+        ["study", "model", "model_seed", "promptset", "promptset_seed", "probe", "variant", "measure"],
+        _ordered("t50_low", "t50_high"),
+        comparison_id=_text(),
+        study=_text(),
+        model=_text(),
+        model_seed=_seed(),
+        promptset=_optional_text(),
+        promptset_seed=_seed(),
+        probe=_optional_text(),
+        variant=_text(),
+        measure=_text(),
+        t50=_number(0),
+        t50_low=_number(0),
+        t50_high=_number(0),
+        width=_number(0),
+        rise=_number(),
+        bic_gain=_number(),
+        n_steps=_count(1),
+        verdict=_text(["phase change", "none"]),
     ),
     "recordings": _table(
         ["study", "model", "model_seed", "promptset", "promptset_seed"],

@@ -56,7 +56,8 @@ def test_the_head_that_copies_carries_the_answer_however_it_is_asked(worded: Hom
     outcome: dict[str, Any] = study("worded")
     assert outcome["trials"] == {"delivered": 5}
     share = """
-        select e.variant, e.intervention, e.position_label, e.layer, e.head, e.unit, e.effect / b.value as share
+        select e.variant, e.intervention, e.position_label, e.layer, e.head, e.unit, e.effect / b.value as share,
+            e.normalised_effect, e.normalised_low, e.normalised_high
         from mart.head_effects as e
         inner join mart.behavior as b on e.trial_id = b.trial_id
         where b.readout = 'logit_difference_clean_minus_corrupt'
@@ -68,6 +69,13 @@ def test_the_head_that_copies_carries_the_answer_however_it_is_asked(worded: Hom
     assert [each["intervention"] for each in tops] == ["patch_denoise", "patch_noise", "patch_denoise"]
     assert [each["position_label"] for each in tops] == ["end", None, None]
     assert [each["share"] for each in tops] == pytest.approx([1, 1, 1], abs=1e-3)
+    for column in ("effect", "low", "high"):
+        assert [each[f"normalised_{column}"] for each in tops] == pytest.approx([1, 1, 1], abs=1e-3)
+    assert [each["normalised_effect"] for each in found] == pytest.approx([each["share"] for each in found], abs=1e-9)
+    unpaired = (
+        "select count(*) as n from mart.head_effects where probe = 'head_ablation' and normalised_effect is not null"
+    )
+    assert rows(worded, unpaired) == [{"n": 0}]
     assert max(abs(each["share"]) for each in found if each not in tops) < 1e-3
     ranked = "select layer, head, unit from mart.head_ranking where probe = 'direct_logit_attribution' and rank = 1"
     assert rows(worded, ranked) == [{"layer": 1, "head": 0, "unit": "logits"}]

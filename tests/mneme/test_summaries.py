@@ -151,6 +151,54 @@ def test_a_patch_has_effects_and_the_gap_they_are_a_share_of_but_no_controls():
     assert row["readout"] == "logit_difference_clean_minus_corrupt"
     assert row["value"] == pytest.approx(float(items["gap"].mean()))
     assert row["ci_low"] < row["value"] < row["ci_high"]
+    effects = tables["head_effects"]
+    ratio = items["effects"].double().mean(dim=0).reshape(-1) / items["gap"].double().mean()
+    np.testing.assert_allclose(effects["normalised_effect"], ratio, rtol=1e-12)
+    assert (effects["normalised_low"] < effects["normalised_effect"]).all()
+    assert (effects["normalised_effect"] < effects["normalised_high"]).all()
     noise = summarise(probes.get("head_patching"), items, prompts(12), {"direction": "noise"}, 0)["head_effects"]
     assert set(noise["intervention"]) == {"patch_noise"}
     assert set(noise["position_label"]) == {None}
+
+
+def patched(effects, gap, **more):
+    items = {"effects": effects, "gap": gap}
+    tables = summarise(probes.get("head_patching"), items, prompts(len(gap), **more), {}, 0)
+    rows = tables["head_effects"]
+    return {name: rows[f"normalised_{name}"] for name in ("effect", "low", "high")}
+
+
+def test_a_head_that_carries_half_of_every_gap_carries_half_with_no_doubt():
+    gap = 1 + torch.arange(12.0)  # the gaps differ widely: bootstrapped apart, their ratio would be uncertain
+    found = patched(torch.stack([gap / 2, gap, -gap, 0 * gap], dim=1)[:, None], gap)
+    for column in found.values():
+        np.testing.assert_allclose(column, [0.5, 1, -1, 0], atol=1e-12)
+
+
+def test_the_normalised_interval_is_that_of_ratios_of_resampled_means():
+    generator = torch.Generator().manual_seed(1)
+    gap = 1 + torch.rand(40, generator=generator, dtype=torch.float64)
+    effects = gap[:, None, None] * torch.rand(40, 1, 1, generator=generator, dtype=torch.float64)
+    found = patched(effects, gap)
+    draws = np.random.default_rng(5).integers(0, 40, size=(20_000, 40))
+    ratios = effects[:, 0, 0].numpy()[draws].mean(axis=1) / gap.numpy()[draws].mean(axis=1)
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    assert (float(found["low"][0]), float(found["high"][0])) == pytest.approx((low, high), abs=0.01)
+    clustered = patched(effects, gap, clusters=torch.arange(40) // 10)
+    assert float(clustered["effect"][0]) == float(found["effect"][0])
+    assert float(clustered["low"][0]) != float(found["low"][0])
+
+
+def test_nothing_is_a_share_of_a_gap_that_may_be_zero_or_is_not_there():
+    effects = torch.rand(12, 2, 8, generator=torch.Generator().manual_seed(0))
+    doubtful = torch.tensor([3.0, -2.0] * 6)
+    assert all(np.isnan(column).all() for column in patched(effects, doubtful).values())
+    rows = summarise(probes.get("head_ablation"), intervention_items(), prompts(12), {}, 0)["head_effects"]
+    assert np.isnan([rows["normalised_effect"], rows["normalised_low"], rows["normalised_high"]]).all()
+
+
+def test_a_gap_that_some_resamples_lose_gives_a_share_without_interval():
+    gap = torch.tensor([1.0, 1.0, 1.0, 1.0, -0.9, 1.0])  # its interval lies above 0, but not all resamples do
+    found = patched(torch.ones(6, 1, 1), gap)
+    assert float(found["effect"][0]) == pytest.approx(6 / 4.1)
+    assert np.isnan([found["low"][0], found["high"][0]]).all()

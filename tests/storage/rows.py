@@ -148,6 +148,7 @@ def _deliver_ablation(
     effects = [
         {"intervention": "mean", "layer": layer, "head": head, "position_label": None, "effect": effect}
         | _interval(effect)
+        | dict.fromkeys(("normalised_effect", "normalised_low", "normalised_high"))
         for layer in range(shape[0])
         for head in range(shape[1])
         for effect in [draw.gauss(0, 0.2)]

@@ -15,7 +15,7 @@ import pytest
 from storage.duck import WarehouseError
 from storage.home import Home
 from storage.lake import QUARANTINE
-from storage.parquet import sealed_bytes
+from storage.parquet import LAYOUT, sealed_bytes
 from storage.warehouse import publish
 from tests.storage.published import ask, contents, one_trial
 from tests.storage.rows import deliver_head_scores
@@ -108,7 +108,7 @@ def test_a_warehouse_of_a_later_version_is_left_alone(home: Home) -> None:
     with duckdb.connect(str(home.warehouse)) as connection:
         connection.execute("update raw.meta set value = '99' where name = 'layout'")
     before = home.warehouse.read_bytes()
-    with pytest.raises(WarehouseError, match=r"later version of Mneme \(layout 99, this one knows 1\): update Mneme"):
+    with pytest.raises(WarehouseError, match=rf"later version of Mneme \(layout 99, this one knows {LAYOUT}\): update"):
         publish(home)
     assert home.warehouse.read_bytes() == before
 
@@ -130,7 +130,8 @@ def test_a_warehouse_with_columns_of_another_version_is_rebuilt_from_the_lake(ho
 def test_a_lake_file_of_a_later_version_is_left_alone(home: Home) -> None:
     lake = one_trial(home)
     path = lake.folder / "head_scores/d1.parquet"
-    path.write_bytes(path.read_bytes().replace(b"mneme-layout:0001", b"mneme-layout:0002"))
+    marks = [f"mneme-layout:{layout:04d}".encode() for layout in (LAYOUT, LAYOUT + 1)]
+    path.write_bytes(path.read_bytes().replace(*marks))
     with pytest.raises(WarehouseError, match="later version of Mneme: update Mneme"):
         publish(home)
     assert path.exists()

@@ -22,6 +22,9 @@ head_effects_of_trials as (
         s.n_items,
         t.probe,
         t.is_control,
+        s.normalised_effect,
+        s.normalised_low,
+        s.normalised_high,
         s.n_clusters
     from head_effects as s
     inner join trials as t on s.delivery_id = t.delivery_id

@@ -7,6 +7,9 @@ select
     nullif(r.effect, 'nan'::double) as effect,
     nullif(r.ci_low, 'nan'::double) as ci_low,
     nullif(r.ci_high, 'nan'::double) as ci_high,
+    nullif(r.normalised_effect, 'nan'::double) as normalised_effect,
+    nullif(r.normalised_low, 'nan'::double) as normalised_low,
+    nullif(r.normalised_high, 'nan'::double) as normalised_high,
     r.n_items,
     t.unit,
     r.n_clusters
