@@ -103,8 +103,8 @@ LEXICON = MappingProxyType(
         "centuries": tuple(str(each) for each in range(11, 20)),
         "years": tuple(f"{each:02d}" for each in range(100)),
         "arguments": _words(
-            "size name value index count total width height offset length limit factor state mode result item node path "
-            "line token level order shape target source input output buffer shift scale rate step user group label "
+            "size name value index count total width height offset length limit factor state mode result item node "
+            "path line token level order shape target source input output buffer shift scale rate step user group label "
             "date time query column"
         ),
         "countries": tuple(CAPITALS),

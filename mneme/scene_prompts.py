@@ -132,10 +132,10 @@ def promptset_of_scenes(
         seen.add(tuple(row.clean))
         rows.append(row)
     if len(rows) < n_items:
-        reason, count = reasons.most_common(1)[0]
+        commonest, count = reasons.most_common(1)[0]
         raise BadInput(
             f"{reader.who}: {n_items} distinct prompts are asked for and {most} draws gave {len(rows)} "
-            f"({count} rejected: {reason}): lower n_items or use a promptset that fits this model"
+            f"({count} rejected: {commonest}): lower n_items or use a promptset that fits this model"
         )
     return _assembled(rows, facts, reasons)
 

@@ -59,7 +59,7 @@ class Words:
         words = [word for word in LEXICON[kind] if self._is_usable(word, kind)]
         if self.split != "train":
             words = words[SPLITS.index(self.split) - 1 :: 2]
-        if len(words) < 2:  # noqa: PLR2004  one word cannot be told from another
+        if len(words) < 2:
             raise BadInput(
                 f"the tokenizer has {len(words)} {kind} as single tokens in the {self.split} split: "
                 "use a promptset that fits this model"
@@ -71,7 +71,8 @@ class Words:
             return True
         tokenizer = tokenizer_of(self.vocabulary, kind)
         # after a word, as it stands in a text: a SentencePiece tokenizer splits a text's first word differently
-        usable = len(encode(tokenizer, f"the {word}")) == len(encode(tokenizer, "the")) + 1
+        before, whole = encode(tokenizer, "the"), encode(tokenizer, f"the {word}")
+        usable = len(whole) == len(before) + 1 and whole[-1] not in self.vocabulary.special_ids
         self.rejected[f"{kind}: not a single token"] += not usable
         return usable
 

@@ -11,12 +11,12 @@ from transformers import PreTrainedTokenizerFast
 
 BOS, PAD, UNKNOWN = "<bos>", "<pad>", "<unk>"
 SPECIALS = (BOS, PAD, UNKNOWN)
-_TOKEN = r"\d\d|\w+|[^\w\s]"  # the years of a century are two tokens, as in GPT-2
+_PIECE = r"\d\d|\w+|[^\w\s]"  # the years of a century are two tokens, as in GPT-2
 
 
 def words_in(text: str) -> list[str]:
     """The tokens of a text, as the tokenizer cuts it."""
-    return re.findall(_TOKEN, text)
+    return re.findall(_PIECE, text)
 
 
 def word_tokenizer(words: Iterable[str], context: int) -> PreTrainedTokenizerFast:
@@ -27,7 +27,7 @@ def word_tokenizer(words: Iterable[str], context: int) -> PreTrainedTokenizerFas
     """
     vocabulary = {word: index for index, word in enumerate(dict.fromkeys([*SPECIALS, *words]))}
     backend: Any = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
-    backend.pre_tokenizer = pre_tokenizers.Split(Regex(_TOKEN), behavior="removed", invert=True)
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(_PIECE), behavior="removed", invert=True)
     backend.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, vocabulary[BOS])])
     return PreTrainedTokenizerFast(
         tokenizer_object=backend, bos_token=BOS, pad_token=PAD, unk_token=UNKNOWN, model_max_length=context

@@ -17,7 +17,7 @@ CORRUPTIONS = ("abc", "s2_to_io", "s2_random")
 
 
 @promptset(needs_tokenizer=True, source="Wang et al. 2022; METHODS 5a")
-def ioi(  # noqa: PLR0913  a generator's keywords are what its YAML may set
+def ioi(
     vocabulary: Vocabulary,
     *,
     seed: int,
