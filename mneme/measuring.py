@@ -42,12 +42,15 @@ def measure(  # noqa: PLR0913  what a probe may be given, by keyword
 ) -> Arrays:
     """The items of a probe: `scores` [item layer head], `values` [item], or what an intervention returns.
 
-    trace: the stored arrays of the probe's site (`tracing.trace_sites`); without it the model `lm` runs.
+    trace: the stored arrays of the probe's site (`tracing.trace_sites`); without it the model `lm` runs. A probe that
+    reads prompts needs neither.
     ranking: for interventions that take the heads of another probe, its items [item layer head].
     Raises: NotApplicable where the probe makes no sense for these prompts or this model; BadInput when neither trace
     nor model is given, or a value lies outside the probe's range.
     """
     _check_prompts(probe, prompts)
+    if probe.reads == "prompts":
+        return {"values": _in_range(probe, probe.measure(prompts, **parameters))}
     if probe.level == "intervention":
         given_first = _needed(probe, lm, ranking, prompts)
         found: Arrays = probe.measure(*given_first, probe_seed=probe_seed, progress=progress, **parameters)

@@ -10,6 +10,7 @@ from mneme.registry import Registry, member_of
 
 Level = Literal["head", "behavior", "intervention"]
 Site = Literal["attention_inputs", "token_scores", "answer_scores"]
+Reads = Literal["prompts"]
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Probe:
     unit, low, high: what the number is and where it may lie; None = unbounded; NaN means not measurable.
     site: what it reads of a trace: a `head` probe [item head] of one layer at a time. None where it runs the model
     itself: interventions, and `head` probes that give [item layer head] at once.
+    reads: what it takes instead of a trace or a run of the model: `prompts` = the promptset alone.
     ranks_with: for interventions, the parameter that names the probe whose heads they take; None where there is none.
     effect_name: for interventions, what was done to a head, with parameters in braces.
     is_accuracy: whether a behavior probe's value is a share of right answers.
@@ -36,6 +38,7 @@ class Probe:
     high: float | None
     site: Site | None
     source: str
+    reads: Reads | None = None
     ranks_with: str | None = None
     effect_name: str | None = None
     is_accuracy: bool = False
@@ -54,6 +57,7 @@ def probe(  # noqa: PLR0913  a registration states its facts by keyword
     high: float | None,
     source: str,
     site: Site | None = None,
+    reads: Reads | None = None,
     ranks_with: str | None = None,
     effect_name: str | None = None,
     is_accuracy: bool = False,
@@ -74,6 +78,7 @@ def probe(  # noqa: PLR0913  a registration states its facts by keyword
             high=high,
             site=site,
             source=source,
+            reads=reads,
             ranks_with=ranks_with,
             effect_name=effect_name,
             is_accuracy=is_accuracy,

@@ -24,9 +24,10 @@ def measure(  # noqa: PLR0913  a stage's inputs are its identity
     ranking: Value | None,
     how: dict[str, str],
 ) -> Value:
-    """Run a probe: from `trace` with no forward pass when it is given, else live; items go to the store.
+    """Run a probe: from `trace` with no forward pass when it is given, else live, or from the prompts alone.
 
-    `ranking` holds the items whose heads an intervention takes; `how` holds dtype, device and label.
+    The items go to the store. `ranking` holds the items whose heads an intervention takes; `how` holds dtype, device
+    and label.
     """
     from mneme.errors import NotApplicable
     from mneme.measuring import measure as measured
@@ -40,7 +41,8 @@ def measure(  # noqa: PLR0913  a stage's inputs are its identity
     given: dict[str, Any] = {"trace": stored, "probe_seed": probe_seed}
     lm = None
     before = 0
-    if trace is None:
+    member = probes.get(probe)
+    if trace is None and member.reads != "prompts":
         lm = loaded(home, model, how["dtype"], how["device"])
         before = lm.forwards
         given["lm"] = lm
@@ -48,7 +50,7 @@ def measure(  # noqa: PLR0913  a stage's inputs are its identity
         given["ranking"] = read_arrays(store.file(object_of(ranking)))["scores"]
     progress = Narration(f"measure: {how['label']}")
     try:
-        items = measured(probes.get(probe), parameters, prompts, progress=progress, **given)
+        items = measured(member, parameters, prompts, progress=progress, **given)
     except NotApplicable as reason:
         return {"not_applicable": str(reason)}
     reference = store.put_file("items.safetensors", lambda path: write_arrays(items, path))

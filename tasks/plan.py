@@ -13,6 +13,7 @@ import numpy as np
 from storage.entries import Entries
 from storage.home import Home
 from storage.identity import changed_parts
+from storage.signatures import declared_facts
 from storage.specs import RecipeSource, TrialSpec
 from tasks.identify import Identified, identify
 from tasks.keys import key_of, prepare_parts, recipe_parts, run_parts
@@ -130,6 +131,8 @@ def _forwards(
 ) -> tuple[int | None, float | None]:
     """Items to send through the model and MiB to store."""
     n_items = int(promptset["n_items"])
+    if declared_facts("probe", asked.trial.probe).get("reads") == "prompts":
+        return 0, 0.1
     if asked.site is None:
         return (before.forwards if before else None), 0.1
     if not fits(model, promptset, asked.site, limit_mib):
