@@ -108,8 +108,11 @@ LEXICON = MappingProxyType(
             "date time query column"
         ),
         "countries": tuple(CAPITALS),
+        "capitals": tuple(CAPITALS.values()),
         "singular_nouns": tuple(AGREEING_NOUNS),
+        "plural_nouns": tuple(AGREEING_NOUNS.values()),
         "singular_verbs": tuple(AGREEING_VERBS),
+        "plural_verbs": tuple(AGREEING_VERBS.values()),
         **{f"{category}s": members for category, members in CATEGORIES.items()},
     }
 )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -18,7 +18,9 @@ from mneme.promptset import Vocabulary
 
 Split = Literal["train", "discovery", "evaluation"]
 SPLITS = ("train", "discovery", "evaluation")
+T = TypeVar("T")
 _HELD_OUT_ONE_IN = 5
+_MOST_DRAWS = 1000
 
 
 @dataclass
@@ -34,6 +36,7 @@ class Words:
     vocabulary: Vocabulary | None = None
     rejected: Counter[str] = field(default_factory=Counter)
     _usable: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    _known: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def of(self, kind: str) -> tuple[str, ...]:
         """All words of a kind in this split; raises BadInput where the tokenizer leaves fewer than two."""
@@ -55,8 +58,25 @@ class Words:
         """Whether a scene with this binding belongs to this split; the order of its words does not matter."""
         return not binding or is_held_out(binding) == (self.split != "train")
 
+    def known(self, kind: str) -> tuple[str, ...]:
+        """All words of a kind that are single tokens, of every split: what an answer has to beat."""
+        if kind not in self._known:
+            self._known[kind] = tuple(word for word in LEXICON[kind] if self._is_usable(word, kind))
+        return self._known[kind]
+
+    def first_allowed(self, draw: Callable[[], T], bindings: Callable[[T], Sequence[Sequence[str]]]) -> T:
+        """The first of many draws whose bindings all belong to this split; raises BadInput when there is none."""
+        for _ in range(_MOST_DRAWS):
+            drawn = draw()
+            if all(self.allows(each) for each in bindings(drawn)):
+                return drawn
+        raise BadInput(
+            f"{_MOST_DRAWS} draws gave no scene that belongs to the {self.split} split: "
+            "use a promptset that fits this model's tokenizer"
+        )
+
     def _read(self, kind: str) -> tuple[str, ...]:
-        words = [word for word in LEXICON[kind] if self._is_usable(word, kind)]
+        words = list(self.known(kind))
         if self.split != "train":
             words = words[SPLITS.index(self.split) - 1 :: 2]
         if len(words) < 2:
