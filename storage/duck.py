@@ -14,7 +14,7 @@ from storage.disk import full_sentence, is_full
 
 _DENIED = ("Permission denied", "Read-only file system", "read-only mode")
 _LATER = ("with version number", "created with a newer version")
-_CLOSED = {"enable_external_access": "false", "python_enable_replacements": "false"}
+CLOSED = {"enable_external_access": "false", "python_enable_replacements": "false"}
 # a wrong checksum raises the base class itself
 _FILE_ERRORS = (
     duckdb.Error,
@@ -54,7 +54,7 @@ def open_results(path: Path) -> duckdb.DuckDBPyConnection:
 
     All readers of one process must open a file with the same settings, or DuckDB refuses the second.
     """
-    return duckdb.connect(str(path), read_only=True, config=dict(_CLOSED))
+    return duckdb.connect(str(path), read_only=True, config=dict(CLOSED))
 
 
 @contextmanager

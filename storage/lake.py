@@ -48,7 +48,7 @@ class Lake:
 
         name = _file_name(table, key)
         rows = validated(table, frame)
-        if table not in (ANSWERS, RECORDINGS) and (rows["delivery_id"] != key).any():
+        if table != ANSWERS and "delivery_id" in rows.columns and (rows["delivery_id"] != key).any():
             raise BadInput(f"table {table}: the file of delivery {key} holds rows of another delivery")
         data = sealed_bytes(name, rows)
         delivered = Delivered(table, name, sha256(data).hexdigest(), len(rows))

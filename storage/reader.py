@@ -33,7 +33,7 @@ def query(home: Home, sql: str, format: str = "table", output: Path | None = Non
         raise BadInput("parquet is not for the screen: name a file with -o results.parquet")
     with reading(home) as connection:
         try:
-            _refuse_all_but_reading(connection, sql)
+            refuse_all_but_reading(connection, sql)
             if output is None:
                 return rendered(connection.execute(sql), format)
             if format == "parquet":
@@ -41,10 +41,8 @@ def query(home: Home, sql: str, format: str = "table", output: Path | None = Non
             else:
                 n_rows = written(connection.execute(sql), format, output)
             return f"{n_rows} rows in {output}\n"
-        except duckdb.CatalogException as error:
-            raise BadInput(_missing(connection, error)) from error
         except duckdb.Error as error:
-            raise BadInput(_first_lines(error)) from error
+            raise BadInput(sentence_of(connection, error)) from error
         except OSError as error:
             raise BadInput(f"cannot write {output} ({error.strerror}): name another file with -o") from error
 
@@ -84,13 +82,19 @@ def reading(home: Home) -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
 
 
-def _refuse_all_but_reading(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+def refuse_all_but_reading(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    """Raise BadInput unless the text is one statement that reads."""
     statements = connection.extract_statements(sql)
     if len(statements) != 1:
         many = f"these are {len(statements)}" if statements else "there is none"
         raise BadInput(f"one SQL statement at a time, please: {many}")
     if statements[0].type not in _READING:
         raise BadInput("results are only read here: use select, with, from, describe, show, summarize or explain")
+
+
+def sentence_of(connection: duckdb.DuckDBPyConnection, error: duckdb.Error) -> str:
+    """What is wrong with a statement: DuckDB's own words, or the near names of a view that is not there."""
+    return _missing(connection, error) if isinstance(error, duckdb.CatalogException) else _first_lines(error)
 
 
 def _missing(connection: duckdb.DuckDBPyConnection, error: duckdb.Error) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from storage.identity import digest
 
@@ -87,6 +87,42 @@ class ProbeChoice(Spec):
     variant: Name = PRIMARY
 
 
+class ClaimSpec(Spec):
+    """A claim of a study: what one select finds, beside that of an optional control, and what is expected of the two.
+
+    `found` and `control` are SQL over the marts and give one row per unit, with the columns unit_id and value. See
+    `mneme.claims` for `expected`, `margin`, `level` and `least_n`; `unit` is that of the values.
+    """
+
+    description: str = ""
+    found: Annotated[str, Field(min_length=1)]
+    control: Annotated[str, Field(min_length=1)] | None = None
+    expected: Literal["above", "below", "within"]
+    margin: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    least_n: Annotated[int, Field(ge=2)] = 5
+    unit: Annotated[str, Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _equality_needs_a_margin(self) -> ClaimSpec:
+        if self.expected == "within" and self.margin == 0:
+            raise ValueError("'within' needs a margin above 0: no interval lies within nothing")
+        return self
+
+
+class PhaseChangesSpec(Spec):
+    """Which measures of `mart.dynamics` are searched for a phase change, each curve on its own."""
+
+    measures: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+
+    @field_validator("measures")
+    @classmethod
+    def _once_each(cls, measures: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(measures)) != len(measures):
+            raise ValueError("the same measure stands there twice: name each once")
+        return measures
+
+
 class StudySpec(Spec):
     """configs/studies/<name>.yaml: a grid of trials."""
 
@@ -100,6 +136,8 @@ class StudySpec(Spec):
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?|mps)$")] = "cpu"
     trace_limit_mib: Annotated[float, Field(ge=0)] = 512.0
     overrides: dict[str, Any] = {}
+    phase_changes: PhaseChangesSpec | None = None
+    claims: dict[Name, ClaimSpec] = {}
 
     @field_validator("probes", mode="before")
     @classmethod

@@ -32,8 +32,8 @@ class Study:
 
 
 def load_study(name: str, settings: Sequence[str] | Mapping[str, Any] = ()) -> Study:
-    """Read a study and resolve each member; raises BadInput for anything unknown
-    and for a device that is not there.
+    """Read a study and resolve each member; raises BadInput for anything unknown, for a claim whose SQL cannot be
+    asked, and for a device that is not there.
 
     `settings` are `key=value` texts or a mapping: study fields (`promptset_seeds=[0,1]`), or fields of members
     (`promptsets.repeated_tokens.parameters.n_items=8`).
@@ -52,6 +52,7 @@ def load_study(name: str, settings: Sequence[str] | Mapping[str, Any] = ()) -> S
     kept = {key: value for key, value in changed.overrides.items() if _uses(changed, key)}
     spec = changed.model_copy(update={"overrides": {**kept, **member_changes}})
     _refuse_absent_device(spec.device)
+    _refuse_bad_claims(name, spec)
     return Study(name, spec, tuple(_trials(spec)), changes)
 
 
@@ -60,6 +61,13 @@ def _refuse_absent_device(device: str) -> None:
         from mneme.devices import check_device  # noqa: PLC0415  torch, which a study on the CPU does not need here
 
         check_device(device)
+
+
+def _refuse_bad_claims(name: str, spec: StudySpec) -> None:
+    if spec.claims:
+        from storage.claim_queries import refuse_bad_claims  # noqa: PLC0415  pandera and DuckDB, which claims alone need
+
+        refuse_bad_claims(name, spec.claims)
 
 
 def _is_member_key(key: str) -> bool:

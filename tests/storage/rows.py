@@ -99,6 +99,73 @@ def fill(home: Home, study: str = "example") -> None:
         ("distance", "not_applicable", "a text promptset needs a tokenizer, and model 'tiny_gpt2' has none"),
     ):
         _answer(lake, study, {"model": "tiny_gpt2", "probe": probe, "status": status, "error": error})
+    deliver_comparisons(lake, study)
+
+
+def comparison_row(claim: str, **changes: Any) -> dict[str, Any]:
+    """A claim that holds; `changes` replace columns."""
+    row = {
+        "comparison_id": f"c-{claim}",
+        "study": "example",
+        "claim": claim,
+        "description": "Induction heads attend <more> than chance.",
+        "expected": "above",
+        "found": 0.9,
+        "control": 0.1,
+        "difference": 0.8,
+        "ci_low": 0.7,
+        "ci_high": 0.9,
+        "n": 8,
+        "verdict": "holds",
+        "reason": None,
+        "level": 0.95,
+        "margin": 0.3,
+        "least_n": 5,
+        "unit": "fraction of attention",
+        "found_sql": "select trial_id as unit_id, value from mart.behavior",
+        "control_sql": None,
+    }
+    assert changes.keys() <= row.keys()
+    return row | changes
+
+
+def phase_change_row(measure: str, **changes: Any) -> dict[str, Any]:
+    """A phase change at step 500; `changes` replace columns."""
+    row = {
+        "comparison_id": f"p-{measure}",
+        "study": "example",
+        "model": "tiny_gpt2",
+        "model_seed": 0,
+        "promptset": "repeated_tokens",
+        "promptset_seed": 0,
+        "probe": measure,
+        "variant": "primary",
+        "measure": measure,
+        "t50": 500.0,
+        "t50_low": 400.0,
+        "t50_high": 600.0,
+        "width": 700.0,
+        "rise": 0.8,
+        "bic_gain": 40.0,
+        "n_steps": 12,
+        "verdict": "phase change",
+    }
+    assert changes.keys() <= row.keys()
+    return row | changes
+
+
+def deliver_comparisons(lake: Lake, study: str = "example") -> None:
+    """One claim of each verdict, a curve with a phase change and one without."""
+    unknown = dict.fromkeys(("difference", "ci_low", "ci_high"))
+    claims = [
+        comparison_row("early", study=study),
+        comparison_row("late", study=study, verdict="does not hold", reason="the interval contradicts it"),
+        comparison_row("never", study=study, verdict="cannot be tested", reason="too few", n=2, **unknown),
+    ]
+    none = dict.fromkeys(("t50", "t50_low", "t50_high", "width")) | {"verdict": "none", "rise": 0.1, "bic_gain": -3.0}
+    curves = [phase_change_row("induction", study=study), phase_change_row("previous_token", study=study, **none)]
+    lake.deliver("comparisons", study, pl.DataFrame(claims, infer_schema_length=None))
+    lake.deliver("phase_changes", study, pl.DataFrame(curves, infer_schema_length=None))
 
 
 def _answer(lake: Lake, study: str, about: dict[str, Any]) -> str:

@@ -1,0 +1,21 @@
+select
+    r.comparison_id,
+    r.study,
+    r.claim,
+    r.description,
+    r.expected,
+    nullif(r.found, 'nan'::double) as found,
+    nullif(r.control, 'nan'::double) as control,
+    nullif(r.difference, 'nan'::double) as difference,
+    nullif(r.ci_low, 'nan'::double) as ci_low,
+    nullif(r.ci_high, 'nan'::double) as ci_high,
+    r.n,
+    r.verdict,
+    r.reason,
+    r.level,
+    r.margin,
+    r.least_n,
+    r.unit,
+    r.found_sql,
+    r.control_sql
+from raw.comparisons as r

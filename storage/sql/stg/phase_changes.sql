@@ -1,0 +1,20 @@
+select
+    r.comparison_id,
+    r.study,
+    r.model,
+    r.model_seed,
+    r.promptset,
+    r.promptset_seed,
+    r.probe,
+    r.variant,
+    r.measure,
+    nullif(r.t50, 'nan'::double) as t50,
+    nullif(r.t50_low, 'nan'::double) as t50_low,
+    nullif(r.t50_high, 'nan'::double) as t50_high,
+    nullif(r.width, 'nan'::double) as width,
+    nullif(r.rise, 'nan'::double) as rise,
+    nullif(r.bic_gain, 'nan'::double) as bic_gain,
+    r.n_steps,
+    r.verdict,
+    'steps' as unit
+from raw.phase_changes as r
