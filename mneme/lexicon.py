@@ -104,8 +104,8 @@ LEXICON = MappingProxyType(
         "years": tuple(f"{each:02d}" for each in range(100)),
         "arguments": _words(
             "size name value index count total width height offset length limit factor state mode result item node "
-            "path line token level order shape target source input output buffer shift scale rate step user group label "
-            "date time query column"
+            "path line token level order shape target source input output buffer shift scale rate step user group "
+            "label date time query column"
         ),
         "countries": tuple(CAPITALS),
         "capitals": tuple(CAPITALS.values()),
