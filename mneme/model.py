@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-import mneme.lstm  # noqa: F401  makes the class known to transformers
+import mneme.bigram
+import mneme.lstm  # noqa: F401  both make model classes of ours known to transformers
 from mneme.batch import Batch
 from mneme.devices import check_device
 from mneme.errors import BadInput, NotApplicable

@@ -8,7 +8,8 @@ from typing import Any, cast
 
 from transformers import AutoConfig, AutoTokenizer
 
-import mneme.lstm  # noqa: F401  makes the configuration known to transformers
+import mneme.bigram
+import mneme.lstm  # noqa: F401  both make model classes of ours known to transformers
 from mneme.errors import BadInput
 from mneme.promptset import BosMode, Vocabulary
 
