@@ -24,7 +24,6 @@ from mneme.recipe import Workshop
 from mneme.stats import bootstrap_mean
 from mneme.training_state import Notes, checkpoint, find_state, save_state, write_folder
 
-LOG_SPACED = "log_spaced"
 MEASURES = "training.json"  # in the finished folder: what was measured on the way
 GRADIENT_NORM = 1.0
 DIVERGED_TIMES = 10.0
@@ -85,21 +84,6 @@ class Trained:
     measures: Mapping[str, float]
     seconds: float
     tokens_per_second: float
-
-
-def log_spaced(max_steps: int) -> tuple[int, ...]:
-    """0, 1, 2, 4, ... and `max_steps`."""
-    powers = [2**each for each in range(max_steps.bit_length()) if 2**each < max_steps]
-    return (0, *powers, max_steps)
-
-
-def kept_steps(place: str, keep: Sequence[int] | str, max_steps: int) -> tuple[int, ...]:
-    """A recipe's `keep` as steps in order: a list of steps, or `log_spaced`; raises BadInput for anything else."""
-    if keep == LOG_SPACED:
-        return log_spaced(max_steps)
-    if isinstance(keep, str):
-        raise BadInput(f"{place} is {keep!r}: give a list of steps, or {LOG_SPACED}")
-    return tuple(sorted({whole_number(f"a step of {place}", each, 0, max_steps) for each in keep}))
 
 
 def measured_mean(values: ArrayLike, unit: str = "fraction") -> Measure:

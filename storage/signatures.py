@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from mneme.registry import near_names
 
 Kind = Literal["probe", "promptset", "recipe"]
 _FOLDERS: dict[Kind, str] = {"probe": "probes", "promptset": "promptsets", "recipe": "recipes"}
-_GIVEN = frozenset({"seed", "probe_seed", "progress", "rows"})
+_GIVEN = frozenset({"seed", "probe_seed", "progress", "rows", "workshop"})
 
 
 def member_module(kind: Kind, name: str) -> str:
@@ -30,6 +31,17 @@ def parameter_defaults(kind: Kind, name: str) -> dict[str, bool]:
     arguments = _function(kind, name).args
     pairs = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
     return {each.arg: default is not None for each, default in pairs if each.arg not in _GIVEN}
+
+
+def literal_defaults(kind: Kind, name: str) -> dict[str, Any]:
+    """The defaults of those parameters whose default is written out as a literal."""
+    arguments = _function(kind, name).args
+    found: dict[str, Any] = {}
+    for each, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
+        with suppress(ValueError):
+            if default is not None:
+                found[each.arg] = ast.literal_eval(default)
+    return found
 
 
 def declared_facts(kind: Kind, name: str) -> dict[str, Any]:

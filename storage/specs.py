@@ -46,13 +46,13 @@ class HubSource(Spec):
 
 
 class ModelSpec(Spec):
-    """configs/models/<name>.yaml"""
+    """configs/models/<name>.yaml; `step_revision` names a hub model's revision at a training step: "step{step}"."""
 
     description: str = ""
     source: Annotated[RecipeSource | LocalSource | HubSource, Field(discriminator="kind")]
     dtype: Dtype = "float32"
     bos_mode: Literal["auto", "native", "eot_as_bos", "none"] = "auto"
-    checkpoints: tuple[str, ...] = ()
+    step_revision: Annotated[str, Field(pattern=r"^[\w.\-/]*\{step\}[\w.\-/]*$")] | None = None
 
 
 class PromptsetSpec(Spec):
@@ -124,11 +124,15 @@ class PhaseChangesSpec(Spec):
 
 
 class StudySpec(Spec):
-    """configs/studies/<name>.yaml: a grid of trials."""
+    """configs/studies/<name>.yaml: a grid of trials.
+
+    With `steps`, each model is probed after each of these training steps instead of at the end of its training.
+    """
 
     description: str = ""
     models: Annotated[tuple[Name, ...], Field(min_length=1)]
     model_seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+    steps: tuple[Annotated[int, Field(ge=0)], ...] = ()
     promptsets: Annotated[tuple[Name, ...], Field(min_length=1)]
     promptset_seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     probes: Annotated[tuple[ProbeChoice, ...], Field(min_length=1)]
@@ -146,7 +150,7 @@ class StudySpec(Spec):
             return probes
         return [{"probe": each} if isinstance(each, str) else each for each in probes]
 
-    @field_validator("models", "model_seeds", "promptsets", "promptset_seeds", "probes")
+    @field_validator("models", "model_seeds", "steps", "promptsets", "promptset_seeds", "probes")
     @classmethod
     def _no_duplicates(cls, members: tuple[Any, ...]) -> tuple[Any, ...]:
         if len(set(members)) != len(members):
@@ -157,12 +161,14 @@ class StudySpec(Spec):
 class TrialSpec(Spec):
     """One model x one promptset x one probe, with their seeds: what was asked.
 
-    `model_seed` is None for weights that no seed of ours made (local, hub).
+    `model_seed` is None for weights that no seed of ours made (local, hub); `step` is a step of the model's training,
+    None for the finished model.
     """
 
     model: Name
     model_spec: ModelSpec
     model_seed: Seed | None
+    step: Annotated[int, Field(ge=0)] | None = None
     promptset: Name
     promptset_spec: PromptsetSpec
     promptset_seed: Seed
@@ -172,9 +178,10 @@ class TrialSpec(Spec):
     probe_seed: Seed
 
     def asked(self) -> dict[str, Any]:
-        """The spec without what has no bearing on the answer (descriptions, lists of checkpoints)."""
-        idle = {"description": True, "checkpoints": True}
-        return self.model_dump(mode="json", exclude={"model_spec": idle, "promptset_spec": {"description": True}})
+        """The spec without what has no bearing on the answer (descriptions, and of a finished model its steps)."""
+        idle = {"description": True} | ({"step_revision": True} if self.step is None else {})
+        exclude: dict[str, Any] = {"model_spec": idle, "promptset_spec": {"description": True}}
+        return self.model_dump(mode="json", exclude=exclude | ({"step": True} if self.step is None else {}))
 
     @property
     def trial_id(self) -> str:
@@ -182,14 +189,23 @@ class TrialSpec(Spec):
         return digest(self.asked(), 16)
 
     @property
+    def finished_model_label(self) -> str:
+        """Short name of the model at the end of its training: model[seed]."""
+        return self.model if self.model_seed is None else f"{self.model}[{self.model_seed}]"
+
+    @property
+    def model_label(self) -> str:
+        """Short name of the model: model[seed], or model[seed]@step."""
+        return self.finished_model_label + ("" if self.step is None else f"@{self.step}")
+
+    @property
     def pairing_label(self) -> str:
-        """Short name of the model and the promptset: model[seed] / promptset[seed]."""
-        seed = "" if self.model_seed is None else f"[{self.model_seed}]"
-        return f"{self.model}{seed} / {self.promptset}[{self.promptset_seed}]"
+        """Short name of the model and the promptset: model[seed]@step / promptset[seed]."""
+        return f"{self.model_label} / {self.promptset}[{self.promptset_seed}]"
 
     @property
     def label(self) -> str:
-        """Short name for people: model[seed] / promptset[seed] / probe[variant]."""
+        """Short name for people: model[seed]@step / promptset[seed] / probe[variant]."""
         variant = "" if self.variant == PRIMARY else f"[{self.variant}]"
         return f"{self.pairing_label} / {self.probe}{variant}"
 

@@ -12,6 +12,7 @@ import yaml
 from mneme.errors import BadInput
 from mneme.registry import near_names
 from storage.config_files import config_path, parse, read_spec, read_yaml, set_key
+from storage.model_steps import refuse_absent_steps
 from storage.signatures import check_parameters
 from storage.specs import PRIMARY, ModelSpec, ProbeChoice, ProbeSpec, PromptsetSpec, StudySpec, TrialSpec
 
@@ -20,7 +21,7 @@ _MEMBERS = ("models", "promptsets", "probes")
 
 @dataclass(frozen=True)
 class Study:
-    """A resolved study: its name, its spec, its trials in order, grouped by model, then promptset.
+    """A resolved study: its name, its spec, its trials in order, grouped by model, step, then promptset.
 
     `settings` are the changes it was loaded with, as a mapping that `load_study` takes.
     """
@@ -129,22 +130,25 @@ def _trials(spec: StudySpec) -> list[TrialSpec]:
         (name, cast(PromptsetSpec, read_spec("promptsets", name, _changes(spec, "promptsets", name))))
         for name in spec.promptsets
     ]
-    for _, model in models:
+    for name, model in models:
         if model.source.kind == "recipe":
             check_parameters("recipe", model.source.recipe, model.source.parameters)
+        refuse_absent_steps(name, model, spec.steps)
     for _, promptset in promptsets:
         check_parameters("promptset", promptset.generator, promptset.parameters)
     probes = [(each, probe_parameters(each, _changes(spec, "probes", each.probe))) for each in spec.probes]
-    seeded_models = [
-        (name, model, seed)
+    model_states = [
+        (name, model, seed, step)
         for name, model in models
         for seed in (spec.model_seeds if model.source.kind == "recipe" else (None,))
+        for step in spec.steps or (None,)
     ]
     return [
         TrialSpec(
             model=model_name,
             model_spec=model,
             model_seed=model_seed,
+            step=step,
             promptset=promptset_name,
             promptset_spec=promptset,
             promptset_seed=promptset_seed,
@@ -153,10 +157,10 @@ def _trials(spec: StudySpec) -> list[TrialSpec]:
             parameters=parameters,
             probe_seed=spec.probe_seed,
         )
-        for (model_name, model, model_seed), (promptset_name, promptset), promptset_seed, (
+        for (model_name, model, model_seed, step), (promptset_name, promptset), promptset_seed, (
             choice,
             parameters,
-        ) in itertools.product(seeded_models, promptsets, spec.promptset_seeds, probes)
+        ) in itertools.product(model_states, promptsets, spec.promptset_seeds, probes)
     ]
 
 

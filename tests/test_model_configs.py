@@ -1,7 +1,6 @@
 """Every file of configs/models, read as the studies read it."""
 
 import re
-from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
@@ -29,10 +28,6 @@ def test_no_model_file_holds_a_commit_hash(path: Path) -> None:
     assert re.search(r"\b[0-9a-f]{40}\b", path.read_text()) is None
 
 
-def test_checkpoints_are_published_pythia_steps_in_order(path: Path) -> None:
+def test_pythia_models_name_the_revisions_of_their_steps(path: Path) -> None:
     spec = cast(ModelSpec, read_spec("models", path.stem))
-    published = {0, *(2**power for power in range(10)), *range(1000, 144000, 1000)}
-    steps = [int(each.removeprefix("step")) for each in spec.checkpoints]
-    assert set(steps) <= published
-    assert all(early < late for early, late in pairwise(steps))
-    assert bool(steps) == path.stem.startswith("pythia-")
+    assert (spec.step_revision == "step{step}") == path.stem.startswith("pythia-")

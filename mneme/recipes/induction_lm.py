@@ -14,7 +14,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from mneme.arguments import number_between, whole_number
 from mneme.errors import BadInput
 from mneme.recipe import Workshop, recipe
-from mneme.training import Measure, Schedule, batch_generator, kept_steps, measured_mean, train_model
+from mneme.steps import kept_steps
+from mneme.training import Measure, Schedule, batch_generator, measured_mean, train_model
 
 HELD_OUT_ROWS = 64
 HELD_OUT_SEED = 2**31  # no training seed is as large

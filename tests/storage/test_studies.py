@@ -6,6 +6,7 @@ import pytest
 
 from mneme.errors import BadInput
 from storage.config_files import read_spec, read_yaml
+from storage.model_steps import source_at
 from storage.specs import ModelSpec
 from storage.studies import Study, load_study
 
@@ -116,3 +117,50 @@ def test_the_shipped_studies_load() -> None:
     for path in sorted((Path(__file__).parents[2] / "configs" / "studies").glob("*.yaml")):
         assert read_yaml(path)["description"]
         assert load_study(path.stem).trials
+
+
+STEPS = "promptsets: [repeated_tokens]\nprobes: [induction, copy_loss]\n"
+
+
+def test_steps_stand_in_the_place_of_the_finished_model(configs: Path) -> None:
+    keeping = "overrides: {models.quick.source.parameters.keep: [0, 64, 128]}\n"
+    trials = study(configs, "models: [quick]\nmodel_seeds: [0, 1]\nsteps: [0, 128]\n" + STEPS + keeping).trials
+    assert [(trial.model_seed, trial.step) for trial in trials] == [
+        (seed, step) for seed in (0, 1) for step in (0, 128) for _ in range(2)
+    ]
+    assert trials[2].pairing_label == "quick[0]@128 / repeated_tokens[0]"
+    assert trials[2].finished_model_label == "quick[0]"
+
+
+def test_a_step_is_a_part_of_what_was_asked_and_the_lack_of_one_is_not(configs: Path) -> None:
+    (configs / "models" / "public.yaml").write_text("source: {kind: hub, id: some/model}\n")
+    before = study(configs, "models: [public]\n" + STEPS).trials
+    (configs / "models" / "public.yaml").write_text(
+        'step_revision: "step{step}"\nsource: {kind: hub, id: some/model}\n'
+    )
+    after = study(configs, "models: [public]\n" + STEPS).trials
+    steps = study(configs, "models: [public]\nsteps: [0, 3000]\n" + STEPS).trials
+    assert [trial.trial_id for trial in before] == [trial.trial_id for trial in after]
+    assert "step" not in after[0].asked()
+    assert len({trial.trial_id for trial in (*after, *steps)}) == 6
+    assert source_at(steps[-1].model_spec, steps[-1].step).revision == "step3000"
+    assert source_at(after[0].model_spec, None).revision == "main"
+
+
+@pytest.mark.parametrize(
+    ("model", "keep", "sentence"),
+    [
+        ("quick", "[0, 64]", r"model quick does not keep step 128 of its training \(kept: 0, 64\): set `keep`"),
+        ("quick", "[]", r"kept: none"),
+        ("quick", "log_spaced", r"does not keep step 3 .*kept: 0, 1, 2, 4, .*1024, 1500"),
+        ("quick", "often", "give a list of steps, or log_spaced"),
+        ("mine-1.5b", None, "is a folder and has no steps"),
+        ("smollm2-135m", None, r"set step_revision in its YAML, such as 'step\{step\}'"),
+    ],
+)
+def test_a_step_that_is_not_there_is_refused_before_anything_runs(
+    configs: Path, model: str, keep: str | None, sentence: str
+) -> None:
+    override = "" if keep is None else f"overrides: {{models.quick.source.parameters.keep: {keep}}}\n"
+    with pytest.raises(BadInput, match=sentence):
+        study(configs, f"models: [{model}]\nsteps: [0, 128, 3]\n" + STEPS + override)
