@@ -6,6 +6,7 @@ from mneme.errors import BadInput
 from mneme.stats import (
     benjamini_hochberg,
     bootstrap_mean,
+    bootstrap_median,
     bootstrap_ratio,
     holm,
     mcnemar,
@@ -123,6 +124,35 @@ def test_a_ratio_agrees_with_scipy_on_paired_data():
 def test_a_ratio_over_a_denominator_around_zero_has_no_interval():
     denominator = np.random.default_rng(0).normal(0.01, 1, size=50)
     assert np.isnan(bootstrap_ratio(np.ones(50), denominator, seed=0, n_resamples=500).low)
+
+
+def test_scipy_finds_the_same_interval_of_a_median():
+    for n_items in (40, 41):
+        values = np.random.default_rng(5).exponential(size=n_items)
+        found = bootstrap_median(values, seed=1)
+        theirs = scipy_stats.bootstrap(
+            (values,), np.median, n_resamples=10_000, method="percentile", rng=np.random.default_rng(2)
+        ).confidence_interval
+        assert float(found.estimate) == np.median(values)
+        assert (float(found.low), float(found.high)) == pytest.approx((theirs.low, theirs.high), abs=0.05)
+        assert (int(found.n_items), int(found.n_clusters)) == (n_items, n_items)
+
+
+def test_a_median_of_clusters_that_agree_within_moves_with_the_clusters_alone():
+    values, clusters = np.repeat([1.0, 2.0, 3.0, 4.0, 5.0], 20), np.repeat(np.arange(5), 20)
+    found = bootstrap_median(values, seed=0, clusters=clusters)
+    alone = bootstrap_median([1.0, 2.0, 3.0, 4.0, 5.0], seed=0)
+    assert (float(found.low), float(found.high)) == (float(alone.low), float(alone.high))
+    assert int(found.n_clusters) == 5
+
+
+def test_a_median_leaves_missing_items_out_and_is_missing_without_any():
+    found = bootstrap_median([np.nan, 7.0, np.nan], seed=0)
+    assert (float(found.estimate), int(found.n_items)) == (7.0, 1)
+    assert np.isnan(found.low)
+    assert np.isnan(bootstrap_median([np.nan], seed=0).estimate)
+    with pytest.raises(BadInput, match=r"\[item\]"):
+        bootstrap_median(np.ones((2, 2)), seed=0)
 
 
 def test_the_same_seed_gives_the_same_digits_and_another_seed_others():
