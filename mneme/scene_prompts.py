@@ -13,7 +13,7 @@ import torch
 from mneme.encoding import begun, encode, padded, tokenizer_of
 from mneme.errors import BadInput, NotApplicable
 from mneme.promptset import Promptset, Vocabulary
-from mneme.stories import Scene, Told
+from mneme.stories import Question, Scene, Told
 
 _DRAWS_PER_ITEM = 50
 _LEAST_DRAWS = 2000
@@ -58,7 +58,7 @@ class SceneReader:
 
     def read(self, scene: Scene) -> _Row:
         """The prompt of a scene in tokens; raises Rejected with the reason."""
-        question, prompt = scene.questions[0], scene.prompt
+        prompt = scene.prompt
         clean, labels = self._tokens(prompt)
         corrupt: list[int] = []
         if scene.corrupt is not None:
@@ -67,6 +67,11 @@ class SceneReader:
                 raise Rejected("clean and corrupt differ in their number of tokens")
             if corrupt == clean:
                 raise Rejected("clean and corrupt are the same")
+        correct, wrong = self._asked(prompt, scene.questions[0]) if scene.questions else ([], [])
+        return _Row(clean, corrupt, correct, wrong, labels, scene.cluster, prompt.text)
+
+    def _asked(self, prompt: Told, question: Question) -> tuple[list[int], list[int]]:
+        """The correct and the wrong answers as tokens."""
         last_word = prompt.text.rsplit(" ", maxsplit=1)[-1]
         correct, wrong = (
             [self._answers(last_word, question.glue, word) for word in words]
@@ -74,7 +79,7 @@ class SceneReader:
         )
         if set(correct) & set(wrong):
             raise Rejected("a correct and a wrong answer are the same token")
-        return _Row(clean, corrupt, correct, wrong, labels, scene.cluster, prompt.text)
+        return correct, wrong
 
     def _tokens(self, prompt: Told) -> tuple[list[int], dict[str, int]]:
         tokenizer: Any = self.vocabulary.tokenizer
@@ -110,8 +115,10 @@ def promptset_of_scenes(
 ) -> Promptset:
     """`n_items` distinct prompts from scenes that `draw` makes, with their answers, pairs, labels and clusters.
 
-    dropped: rejects that the caller counted already. Facts get `chance`: the expected share of right answers of a
-    guess among the correct and wrong answers (METHODS 4).
+    Labels are those that every scene has; there are corrupt prompts where every scene has one.
+    dropped: rejects that the caller counted already. Facts get `bos_mode`, `offset` (index of the first token of the
+    text) and, where something is asked, `chance`: the expected share of right answers of a guess among the correct and
+    wrong answers (METHODS 4).
     Raises: BadInput when the scenes run out of distinct usable prompts; it names the commonest reason.
     """
     rows: list[_Row] = []
@@ -137,23 +144,29 @@ def promptset_of_scenes(
             f"{reader.who}: {n_items} distinct prompts are asked for and {most} draws gave {len(rows)} "
             f"({count} rejected: {commonest}): lower n_items or use a promptset that fits this model"
         )
-    return _assembled(rows, facts, reasons)
+    return _assembled(reader.vocabulary, rows, facts, reasons)
 
 
-def _assembled(rows: Sequence[_Row], facts: Mapping[str, Any], reasons: Counter[str]) -> Promptset:
-    names = rows[0].labels.keys()
+def _assembled(
+    vocabulary: Vocabulary, rows: Sequence[_Row], facts: Mapping[str, Any], reasons: Counter[str]
+) -> Promptset:
+    names = [name for name in rows[0].labels if all(name in row.labels for row in rows)]
     labels = {name: torch.tensor([row.labels[name] for row in rows], dtype=torch.int64) for name in names}
     clean = padded([row.clean for row in rows], labels)
-    corrupt = padded([row.corrupt for row in rows], labels) if rows[0].corrupt else None
+    corrupt = padded([row.corrupt for row in rows], labels) if all(row.corrupt for row in rows) else None
     groups = {name: number for number, name in enumerate(dict.fromkeys(row.cluster for row in rows))}
-    guess = sum(len(row.correct) / (len(row.correct) + len(row.wrong)) for row in rows) / len(rows)
+    known: dict[str, Any] = {"bos_mode": vocabulary.bos_mode, "offset": int(vocabulary.first_id is not None)}
+    is_asked = bool(rows[0].correct)
+    if is_asked:
+        guess = sum(len(row.correct) / (len(row.correct) + len(row.wrong)) for row in rows) / len(rows)
+        known["chance"] = {"answer_accuracy": guess}
     return Promptset(
         clean=clean,
         corrupt=corrupt,
-        correct_ids=_answer_rows([row.correct for row in rows]),
-        wrong_ids=_answer_rows([row.wrong for row in rows]),
+        correct_ids=_answer_rows([row.correct for row in rows]) if is_asked else None,
+        wrong_ids=_answer_rows([row.wrong for row in rows]) if is_asked else None,
         clusters=torch.tensor([groups[row.cluster] for row in rows]) if len(groups) > 1 else None,
-        facts={"chance": {"answer_accuracy": guess}, **facts},
+        facts={**known, **facts},
         texts=tuple(row.text for row in rows),
         dropped={reason: count for reason, count in reasons.items() if count},
     )

@@ -44,9 +44,10 @@ class Question:
 class Scene:
     """A context and the questions on it.
 
-    The prompt is the context with the first question; a document for training is the context with all of them, each
-    with its answer. `corrupt` is the whole counterpart of the prompt. `binding` names what must be new in a held-out
-    scene (the pair of names, the fact, the key with its value). `cluster` groups scenes of one template (METHODS 4).
+    The prompt is the context with the first question, or alone where nothing is asked; a document for training is the
+    context with all of them, each with its answer. `corrupt` is the whole counterpart of the prompt. `binding` names
+    what must be new in a held-out scene (the pair of names, the fact, the key with its value). `cluster` groups scenes
+    of one template (METHODS 4).
     """
 
     context: Told
@@ -57,8 +58,8 @@ class Scene:
 
     @property
     def prompt(self) -> Told:
-        """The context and the first question."""
-        return joined([self.context, self.questions[0].text])
+        """The context and the first question, if there is one."""
+        return joined([self.context, *(question.text for question in self.questions[:1])])
 
     def document(self) -> Told:
         """The whole text with every answer said; spans `answer_0`, `answer_1`, ... hold the answers."""

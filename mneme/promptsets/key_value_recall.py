@@ -1,0 +1,144 @@
+"""Associative recall: pairs of a key and a value, then keys again, whose values are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mneme.arguments import number_between, whole_number
+from mneme.bindings import bound
+from mneme.promptset import Promptset, Vocabulary, promptset
+from mneme.scene_prompts import SceneReader, promptset_of_scenes
+from mneme.stories import Question, Scene, Told, joined, told
+from mneme.words import Words, words_for
+
+GAP_POWER = 0.01  # of Zoology
+_READ_TWICE_ONE_IN = 8
+
+
+@dataclass(frozen=True)
+class Recall:
+    """How hard a scene is: pairs, slots after them in which keys are asked, and how often the pairs are read."""
+
+    n_pairs: int
+    n_slots: int
+    reads: int = 1
+    gap_power: float = GAP_POWER
+
+
+@promptset(needs_tokenizer=True, source="Arora et al. 2023 (Zoology), Arora et al. 2024 (Just read twice); METHODS 15")
+def key_value_recall(  # noqa: PLR0913  a generator's keywords are what its YAML may set
+    vocabulary: Vocabulary,
+    *,
+    seed: int,
+    n_items: int = 200,
+    split: str = "evaluation",
+    n_pairs: int = 8,
+    n_slots: int = 8,
+    gap_power: float = GAP_POWER,
+    reads: int = 1,
+) -> Promptset:
+    """'Pairs: river alpha stone beta cloud gamma. Again: stone' -> beta, the key in any place.
+
+    n_slots: the asked key stands in one of so many slots of two tokens after the pairs; slot x has a chance
+    proportional to x ** (gap_power - 1), and the slots before it hold nouns that are no keys.
+    reads: 2 says the whole block, pairs and question, twice.
+    The corrupt prompt has the same words with every value at another key.
+    Labels: key, value, value_next (the token after it: the next key), question_key, end; with two reads they are in
+    the last one, and key_first_read, value_first_read in the first.
+    Facts: n_pairs, n_slots, gap_power, reads, split. Wrong answers: the values of all other keys, so chance is
+    1 / n_pairs. Departs from Zoology: words instead of ids, one key is asked where Zoology asks all; training scenes
+    ask all.
+    Raises: BadInput where the tokenizer has too few single-token words for the pairs.
+    """
+    place = "key_value_recall"
+    n_items = whole_number(f"{place}.n_items", n_items, 1)
+    recall = Recall(
+        whole_number(f"{place}.n_pairs", n_pairs, 2),
+        whole_number(f"{place}.n_slots", n_slots, 1),
+        whole_number(f"{place}.reads", reads, 1, 2),
+        number_between(f"{place}.gap_power", gap_power, 0, 10),
+    )
+    words = words_for(vocabulary, place, split)
+    rng = np.random.default_rng(seed)
+    facts = {"n_pairs": n_pairs, "n_slots": n_slots, "gap_power": gap_power, "reads": reads, "split": split}
+    reader = SceneReader(vocabulary, place, followed=("value",))
+    return promptset_of_scenes(reader, lambda: scene(rng, words, recall), n_items, facts, words.rejected)
+
+
+def scene(rng: np.random.Generator, words: Words, recall: Recall | None = None) -> Scene:
+    """One scene; its binding is the asked key and value.
+
+    Without `recall` it is one for training: 3 to 10 pairs, every key asked in a slot of its own, read twice one time in
+    eight. The first question is then the key in the first slot that asks.
+    """
+    is_all_asked = recall is None
+    if recall is None:
+        n_pairs = int(rng.integers(3, 11))
+        reads = 1 + int(rng.integers(_READ_TWICE_ONE_IN) == 0)
+        recall = Recall(n_pairs, n_pairs + int(rng.integers(n_pairs + 1)), reads)
+    n = recall.n_pairs
+    order = [int(each) for each in rng.permutation(n)]
+    asked = order[0]
+    keys, values = bound(rng, words, lambda: [words.draw(rng, kind, n) for kind in ("nouns", "codes")], asked)
+    slots = sorted(drawn_slots(rng, recall, n if is_all_asked else 1))
+    fill = _fill(rng, words, keys, 2 * slots[-1])
+    shift = [int(each) for each in rng.permutation(n)]
+    moved = dict(zip(shift, [*shift[1:], shift[0]], strict=True))  # one cycle: no value stays
+    corrupt_values = [values[moved[each]] for each in range(n)]
+
+    def block(values: list[str], suffix: str) -> Told:
+        pairs = " ".join(
+            f"{{key{suffix}}} {{value{suffix}}}" if each == asked else f"{keys[each]} {values[each]}"
+            for each in range(n)
+        )
+        asking = {f"key{suffix}": keys[asked], f"value{suffix}": values[asked]}
+        return told(f"Pairs: {pairs}. Again:", **asking)
+
+    first = told(" ".join([*fill[: 2 * slots[0]], "{question_key}"]), question_key=keys[asked])
+
+    def context(values: list[str]) -> Told:
+        if recall.reads == 1:
+            return block(values, "")
+        return joined([block(values, "_first_read"), Told(f"{first.text}."), block(values, "")])
+
+    questions = [Question(first, answer=values[asked], wrong=_others(values, asked), after="")]
+    for each, before, slot in zip(order[1:], slots, slots[1:], strict=False):
+        text = " ".join([*fill[2 * (before + 1) : 2 * slot], keys[each]])
+        questions.append(Question(Told(text), answer=values[each], wrong=_others(values, each), after=""))
+    return Scene(
+        context=context(values),
+        questions=(*questions[:-1], _last(questions[-1])),
+        corrupt=joined([context(corrupt_values), first]),
+        binding=(keys[asked], values[asked]),
+        cluster=f"place {asked}",
+    )
+
+
+def gap_weights(n_slots: int, power: float) -> NDArray[np.float64]:
+    """[slot] the chance of each slot: proportional to power * x ** (power - 1) for x = 1 .. n_slots."""
+    weights: NDArray[np.float64] = np.arange(1, n_slots + 1, dtype=np.float64) ** (power - 1)
+    return np.asarray(weights / weights.sum())
+
+
+def drawn_slots(rng: np.random.Generator, recall: Recall, n: int) -> list[int]:
+    """`n` distinct slots by their weights, from 0."""
+    weights = gap_weights(recall.n_slots, recall.gap_power)
+    return [int(each) for each in rng.choice(recall.n_slots, size=n, replace=False, p=weights)]
+
+
+def _fill(rng: np.random.Generator, words: Words, but: Sequence[str], n: int) -> list[str]:
+    """Nouns that are no keys, some of them more than once."""
+    pool = [word for word in words.of("nouns") if word not in but]
+    return [pool[each] for each in rng.integers(len(pool), size=n)]
+
+
+def _others(values: list[str], asked: int) -> tuple[str, ...]:
+    return tuple(value for each, value in enumerate(values) if each != asked)
+
+
+def _last(question: Question) -> Question:
+    return Question(question.text, question.answer, question.wrong)
