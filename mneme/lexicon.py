@@ -88,12 +88,18 @@ LEXICON = MappingProxyType(
             "helmet uniform flag medal prize trophy palace temple village city street corner square tunnel"
         ),
         "codes": _words(
-            "alpha beta gamma delta sigma omega echo tango victor hotel whiskey zulu amber coral ivory jade onyx opal "
+            "alpha beta gamma delta sigma omega echo tango victor radar whiskey zulu amber coral ivory jade onyx opal "
             "pearl ruby topaz cobalt crimson indigo violet magenta olive maroon khaki beige comet meteor planet orbit "
             "rocket galaxy nebula eclipse saturn venus pluto mars mercury jupiter neptune uranus titan atlas"
         ),
-        "containers": _words("jar mug glass pot pan barrel tank tray tub pitcher flask can crate drawer chest sack"),
-        "liquids": _words("tea coffee water juice wine beer oil vinegar cream broth syrup paint petrol soda cider rum"),
+        "containers": _words(
+            "jar mug glass pot pan barrel tank tray tub pitcher flask can crate drawer chest sack bin jug basin trunk pouch "
+            "cooler keg vial carton locker vault cabinet dish tube"
+        ),
+        "liquids": _words(
+            "tea coffee water juice wine beer oil vinegar cream broth syrup paint petrol soda cider rum vodka gin sauce "
+            "glue fuel lotion soap gasoline bleach ketchup mustard mud blood yogurt"
+        ),
         "labels": tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
         "events": _words(
             "war siege famine drought plague strike trial voyage reign project festival crisis journey tour campaign "

@@ -87,8 +87,8 @@ def verbatim_list(  # noqa: PLR0913  a generator's keywords are what its YAML ma
 def scene(rng: np.random.Generator, words: Words, lists: Lists | None = None, at: int | None = 0) -> Scene:
     """One scene; its binding is list 1.
 
-    Without `lists` 3 to 10 nouns are repeated after filler as `training_length` draws it. The questions are the nouns of list 2 from the
-    noun `at` on; None tells all of list 2 and asks nothing.
+    Without `lists` 3 to 10 nouns are repeated after filler as `training_length` draws it. The questions are the nouns
+    of list 2 from the noun `at` on; None tells all of list 2 and asks nothing.
     """
     if lists is None:
         lists = Lists(*_lists(rng, words, "repeat", int(rng.integers(_SHORTEST, _LONGEST + 1))), training_length(rng))
