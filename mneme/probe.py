@@ -10,6 +10,7 @@ from mneme.registry import Registry, member_of
 
 Level = Literal["head", "behavior", "intervention"]
 Site = Literal["attention_inputs", "token_scores", "answer_scores"]
+Group = Literal["mean", "median"]
 Reads = Literal["prompts"]
 
 
@@ -25,6 +26,7 @@ class Probe:
     ranks_with: for interventions, the parameter that names the probe whose heads they take; None where there is none.
     effect_name: for interventions, what was done to a head, with parameters in braces.
     is_accuracy: whether a behavior probe's value is a share of right answers.
+    group: how a behavior probe's items become one number: their mean, or their median with the mean as a second row.
     min_tokens, one_length: the shortest prompt on which the number means something, and whether all prompts must have
     one length to be averaged (METHODS 1c); `measuring` checks both, the function itself does not.
     """
@@ -42,6 +44,7 @@ class Probe:
     ranks_with: str | None = None
     effect_name: str | None = None
     is_accuracy: bool = False
+    group: Group = "mean"
     min_tokens: int = 1
     one_length: bool = False
 
@@ -61,6 +64,7 @@ def probe(  # noqa: PLR0913  a registration states its facts by keyword
     ranks_with: str | None = None,
     effect_name: str | None = None,
     is_accuracy: bool = False,
+    group: Group = "mean",
     min_tokens: int = 1,
     one_length: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -82,6 +86,7 @@ def probe(  # noqa: PLR0913  a registration states its facts by keyword
             ranks_with=ranks_with,
             effect_name=effect_name,
             is_accuracy=is_accuracy,
+            group=group,
             min_tokens=min_tokens,
             one_length=one_length,
         )

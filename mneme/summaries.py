@@ -15,7 +15,7 @@ from torch import Tensor
 from mneme.probe import Probe
 from mneme.promptset import Promptset
 from mneme.reliability import split_half
-from mneme.stats import Interval, bootstrap_mean, bootstrap_ratio, permutation_p, wilson
+from mneme.stats import Interval, bootstrap_mean, bootstrap_median, bootstrap_ratio, permutation_p, wilson
 
 Array = NDArray[np.float64]
 Rows = dict[str, Any] | list[dict[str, Any]]
@@ -73,18 +73,29 @@ def _behavior_tables(
     present = values[~np.isnan(values)]
     if probe.is_accuracy and clusters is None and np.isin(present, (0.0, 1.0)).all():
         row["ci_low"], row["ci_high"] = wilson(int(present.sum()), len(present))
-    return {"behavior": [row], "item_scores": _item_rows(values)}
+    rows = [row]
+    if probe.group == "median":
+        median = bootstrap_median(values, seed=seed, clusters=clusters)
+        rows = [row | _numbers(median, clusters), row | {"readout": f"{probe.name}_mean"}]
+    return {"behavior": rows, "item_scores": _item_rows(values)}
 
 
 def _behavior_row(readout: str, values: Array, clusters: Array | None, seed: int) -> dict[str, Any]:
     interval = bootstrap_mean(values, seed=seed, clusters=clusters)
     return {
         "readout": readout,
-        "value": float(interval.estimate),
         "is_accuracy": False,
+        "chance": float("nan"),
+        **_numbers(interval, clusters),
+    }
+
+
+def _numbers(interval: Interval, clusters: Array | None) -> dict[str, Any]:
+    """A single number with its interval and what entered it."""
+    return {
+        "value": float(interval.estimate),
         "ci_low": float(interval.low),
         "ci_high": float(interval.high),
-        "chance": float("nan"),
         "n_items": int(interval.n_items),
         "n_clusters": float(_n_clusters(interval, clusters)),
     }

@@ -43,10 +43,12 @@ def prompts(lm):
     generator = torch.Generator().manual_seed(0)
     body = torch.stack([torch.randperm(39, generator=generator)[:PERIOD] + 1 for _ in range(ITEMS)])
     ids = torch.cat([torch.zeros(ITEMS, 1, dtype=torch.int64), body, body], dim=1)
+    starts = {"list1": 1, "list2": 1 + PERIOD}
+    labels = {f"{name}_{j}": torch.full((ITEMS,), at + j) for name, at in starts.items() for j in range(PERIOD)}
     with torch.no_grad():
         moved = lm.hf(ids).logits[:, -1] - lm.hf(ids.flip(0)).logits[:, -1]
     return Promptset(
-        Batch.of(ids),
+        Batch(ids, torch.full((ITEMS,), ids.shape[1]), labels),
         corrupt=Batch.of(ids.flip(0)),
         correct_ids=moved.argmax(dim=1, keepdim=True),
         wrong_ids=moved.argmin(dim=1, keepdim=True),
