@@ -24,12 +24,13 @@ class AnswerScores:
     """Logits at the last real position of each prompt.
 
     Shape: correct, wrong [item answer] float32, NaN where an item has no such answer; top [item] float32, the highest
-    logit, and top_id [item] int64, its token (the lowest of several); log_normaliser [item] float32, so that
-    exp(correct - log_normaliser) is a probability.
+    logit, top_id [item] int64, its token (the lowest of several), and n_top [item] int64, how many tokens have it;
+    log_normaliser [item] float32, so that exp(correct - log_normaliser) is a probability.
     """
 
     correct: Tensor
     wrong: Tensor
     top: Tensor
     top_id: Tensor
+    n_top: Tensor
     log_normaliser: Tensor

@@ -71,13 +71,14 @@ def answer_scores(
         logits = widened(lm.backbone.unembed(last))
         top, top_id = logits.max(dim=1)
         columns = [_taken(logits, correct_ids[items]), _taken(logits, wrong_ids[items])]
-        facts = torch.stack([top, torch.logsumexp(logits, dim=1), top_id.to(logits)], dim=1)
+        n_top = (logits == top[:, None]).sum(dim=1)
+        facts = torch.stack([top, torch.logsumexp(logits, dim=1), top_id.to(logits), n_top.to(logits)], dim=1)
         return torch.cat([*columns, facts], dim=1).double()
 
     found = in_batches(lm, len(batch), batch.ids.shape[1], run, progress)
-    correct, wrong, facts = torch.split(found, [correct_ids.shape[1], wrong_ids.shape[1], 3], dim=1)
-    top, normaliser, top_id = facts.unbind(dim=1)
-    return AnswerScores(correct.float(), wrong.float(), top.float(), top_id.long(), normaliser.float())
+    correct, wrong, facts = torch.split(found, [correct_ids.shape[1], wrong_ids.shape[1], 4], dim=1)
+    top, normaliser, top_id, n_top = facts.unbind(dim=1)
+    return AnswerScores(correct.float(), wrong.float(), top.float(), top_id.long(), n_top.long(), normaliser.float())
 
 
 def _taken(logits: Tensor, answers: Tensor) -> Tensor:

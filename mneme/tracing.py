@@ -27,7 +27,7 @@ SITES: tuple[Site, ...] = ("attention_inputs", "token_scores", "answer_scores")
 BATCHES = (
     "batch_sizes"  # prompts per forward: whoever reads the trace takes the same ones together, for the same digits
 )
-_ANSWER_FIELDS = ("correct", "wrong", "top", "top_id", "log_normaliser")
+_ANSWER_FIELDS = ("correct", "wrong", "top", "top_id", "n_top", "log_normaliser")
 
 
 @torch.no_grad()

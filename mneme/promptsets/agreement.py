@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from mneme.arguments import one_of, whole_number
@@ -49,7 +51,7 @@ def scene(rng: np.random.Generator, words: Words, shape: str = "mixed", n_questi
     drawn: list[_Sentence] = []
     for _ in range(n_questions):
         but = tuple(noun for each in drawn for noun in each.nouns)
-        drawn.append(words.first_allowed(lambda but=but: _Sentence(rng, words, shape, but), lambda each: [each.forms]))
+        drawn.append(words.first_allowed(partial(_Sentence, rng, words, shape, but), lambda each: [each.forms]))
     first = drawn[0]
     return Scene(
         context=Told(""),

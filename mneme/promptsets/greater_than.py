@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from mneme.arguments import whole_number
@@ -44,7 +46,7 @@ def scene(rng: np.random.Generator, words: Words, n_questions: int | None = None
     drawn: list[tuple[str, str, str]] = []
     for _ in range(n_questions):
         but = [event for event, _, _ in drawn]
-        drawn.append(words.first_allowed(lambda but=but: _drawn(rng, words, but), lambda each: [each]))
+        drawn.append(words.first_allowed(partial(_drawn, rng, words, but), lambda each: [each]))
     event, century, _ = drawn[0]
     return Scene(
         context=Told(""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -73,7 +74,7 @@ def scene(
     for _ in range(n_questions):
         but = tuple(each.subject for each in asked)
         asked.append(
-            words.first_allowed(lambda but=but: _asked(rng, words, relation, phrasing, but), lambda one: [one.binding])
+            words.first_allowed(partial(_asked, rng, words, relation, phrasing, but), lambda one: [one.binding])
         )
     first = asked[0]
     other = words.draw(rng, first.relation.subjects, 1, but=(first.subject,))[0]

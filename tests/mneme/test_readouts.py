@@ -119,6 +119,7 @@ def test_answer_scores_are_logits_at_the_last_real_position() -> None:
     assert bool(scores.correct[1, 1].isnan())
     assert bool(scores.wrong[2, 0].isnan())
     assert scores.top_id.tolist() == LAST.argmax(dim=1).tolist()
+    assert scores.n_top.tolist() == [1, 1, 1]
     assert torch.allclose(scores.log_normaliser, torch.logsumexp(LAST, dim=1), atol=1e-5)
     with pytest.raises(BadInput, match="correct answers must be ids"):
         answer_scores(LM, BATCH, torch.tensor([[99], [1], [1]]))
