@@ -93,12 +93,12 @@ LEXICON = MappingProxyType(
             "rocket galaxy nebula eclipse saturn venus pluto mars mercury jupiter neptune uranus titan atlas"
         ),
         "containers": _words(
-            "jar mug glass pot pan barrel tank tray tub pitcher flask can crate drawer chest sack bin jug basin trunk pouch "
-            "cooler keg vial carton locker vault cabinet dish tube"
+            "jar mug glass pot pan barrel tank tray tub pitcher flask can crate drawer chest sack bin jug basin trunk "
+            "pouch cooler keg vial carton locker vault cabinet dish tube"
         ),
         "liquids": _words(
-            "tea coffee water juice wine beer oil vinegar cream broth syrup paint petrol soda cider rum vodka gin sauce "
-            "glue fuel lotion soap gasoline bleach ketchup mustard mud blood yogurt"
+            "tea coffee water juice wine beer oil vinegar cream broth syrup paint petrol soda cider rum vodka gin "
+            "sauce glue fuel lotion soap gasoline bleach ketchup mustard mud blood yogurt"
         ),
         "labels": tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
         "events": _words(
