@@ -103,6 +103,10 @@ class SceneReader:
         """The one token that an answer is right after the prompt's last word."""
         tokenizer: Any = self.vocabulary.tokenizer
         before, whole = encode(tokenizer, last_word), encode(tokenizer, last_word + glue + word)
+        if not glue and len(whole) == len(before):  # both written together are a token of their own: '18' and '00'
+            whole = [*before, *encode(tokenizer, word)]
+            if tokenizer.decode(whole) != last_word + word:
+                raise Rejected("an answer is not a single token")
         if len(whole) != len(before) + 1 or whole[:-1] != before:
             raise Rejected("an answer is not a single token")
         if whole[-1] in self.vocabulary.special_ids:
@@ -117,8 +121,9 @@ def promptset_of_scenes(
 
     Labels are those that every scene has; there are corrupt prompts where every scene has one.
     dropped: rejects that the caller counted already. Facts get `bos_mode`, `offset` (index of the first token of the
-    text) and, where something is asked, `chance`: the expected share of right answers of a guess among the correct and
-    wrong answers (METHODS 4).
+    text) and, where something is asked, `chance` (METHODS 4): for `answer_accuracy` and `top1_accuracy` that of a guess
+    among the correct and wrong answers and among all tokens; for `set_accuracy` what almost equal probabilities give,
+    where the larger set wins and equal ones win half of the time. A `chance` among `facts` goes before these.
     Raises: BadInput when the scenes run out of distinct usable prompts; it names the commonest reason.
     """
     rows: list[_Row] = []
@@ -158,18 +163,27 @@ def _assembled(
     known: dict[str, Any] = {"bos_mode": vocabulary.bos_mode, "offset": int(vocabulary.first_id is not None)}
     is_asked = bool(rows[0].correct)
     if is_asked:
-        guess = sum(len(row.correct) / (len(row.correct) + len(row.wrong)) for row in rows) / len(rows)
-        known["chance"] = {"answer_accuracy": guess}
+        known["chance"] = {**_chances(rows, len(vocabulary.ordinary_ids)), **facts.get("chance", {})}
     return Promptset(
         clean=clean,
         corrupt=corrupt,
         correct_ids=_answer_rows([row.correct for row in rows]) if is_asked else None,
         wrong_ids=_answer_rows([row.wrong for row in rows]) if is_asked else None,
         clusters=torch.tensor([groups[row.cluster] for row in rows]) if len(groups) > 1 else None,
-        facts={**known, **facts},
+        facts={**facts, **known},
         texts=tuple(row.text for row in rows),
         dropped={reason: count for reason, count in reasons.items() if count},
     )
+
+
+def _chances(rows: Sequence[_Row], n_tokens: int) -> dict[str, float]:
+    """Expected accuracy, by probe, of a model that knows nothing."""
+    sizes = [(len(row.correct), len(row.wrong)) for row in rows]
+    return {
+        "answer_accuracy": sum(right / (right + wrong) for right, wrong in sizes) / len(rows),
+        "set_accuracy": sum(0.5 * (right >= wrong) + 0.5 * (right > wrong) for right, wrong in sizes) / len(rows),
+        "top1_accuracy": sum(right for right, _ in sizes) / len(rows) / n_tokens,
+    }
 
 
 def _answer_rows(answers: Sequence[Sequence[int]]) -> torch.Tensor:
