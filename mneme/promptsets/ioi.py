@@ -28,9 +28,10 @@ def ioi(
 ) -> Promptset:
     """'Then, Mary and John went to the store. John gave a drink to' -> Mary, with names in both orders.
 
-    distractors: `none` as in the paper; `bystander` puts a sentence about a third person in front, so that the answer
-    is not the only name that stands once; `balanced` puts one about the indirect object there, so that both names stand
-    as often; `mixed` draws one of the three for each prompt. Without them, counting names is enough.
+    distractors: `none` as in the paper; `bystander` puts a sentence about a third person in front or between, so that
+    the answer is not the only name that stands once; `balanced` puts one about the indirect object between, so that
+    both names stand as often and either may stand first; `mixed` draws one of the three for each prompt. Without them,
+    counting names is enough.
     corrupt: `abc` fills the three name slots with three other names; `s2_to_io` lets the indirect object give, which
     turns the answer round; `s2_random` lets another person give.
     Labels: io, s1, s1_next, s2, end (positions of METHODS 5a), place, gift.
@@ -60,12 +61,14 @@ def scene(rng: np.random.Generator, words: Words, distractors: str = "mixed", co
     slots = dict(zip(("place", "gift"), (words.draw(rng, kind, 1)[0] for kind in ("places", "gifts")), strict=True))
     before = {"none": None, "bystander": third, "balanced": io}[distractors]
     elsewhere = words.draw(rng, "places", 1, but=(slots["place"],))[0]
+    is_between = distractors == "balanced" or bool(rng.integers(2))
 
     def tell(io: str, s1: str, s2: str, before: str | None) -> tuple[Told, Told]:
-        lead = Told(f"{before} was near the {elsewhere}.") if before else Told("")
+        remark = Told(f"{before} liked the {elsewhere}.") if before else Told("")
         first, second = (("io", io), ("s1", s1)) if order else (("s1", s1), ("io", io))
         text = OPENINGS[opening].replace("{first}", f"{{{first[0]}}}").replace("{second}", f"{{{second[0]}}}")
-        context = joined([lead, told(text, **dict([first, second]), place=slots["place"])])
+        opened = told(text, **dict([first, second]), place=slots["place"])
+        context = joined([opened, remark] if is_between else [remark, opened])
         return context, told(GIVINGS[giving], s2=s2, gift=slots["gift"])
 
     context, asked = tell(io, s, s, before)
