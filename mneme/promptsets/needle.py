@@ -19,7 +19,7 @@ from mneme.words import Words, words_for
 
 SAYINGS = ("secret code", "magic word", "hidden sign")
 # What follows a value varies, or a head may learn to look at the token after it.
-ENDINGS = (".", "today.", "now.", ", they said.", "and no other.", "again.", ", as before.")
+ENDINGS = (".", " today.", " now.", ", they said.", " and no other.", " again.", ", as before.")
 CORRUPTIONS = ("value", "key")
 DEPTHS = tuple(step / 9 for step in range(10))
 _MOST_NEEDLES = 8
@@ -32,6 +32,25 @@ class Hay:
     n_tokens: int
     depth: float
     count: Callable[[str], int] = count_words
+
+
+@dataclass(frozen=True)
+class _Needles:
+    """Keys with their values, the asked one first, and how they are said: all alike, but for their endings."""
+
+    saying: str
+    keys: list[str]
+    values: list[str]
+    endings: list[str]
+
+    def tell(self, at: int, value: str | None = None) -> Told:
+        """One needle, with another value if that is given."""
+        text = f"The {self.saying} of {{key}} is {{value}}{self.endings[at]}"
+        return told(text, key=self.keys[at], value=value or self.values[at])
+
+    def ask(self, at: int, slot: str, key: str | None = None) -> Told:
+        """The question for one needle, or for another key if that is given."""
+        return told(f"So the {self.saying} of {{{slot}}} is", **{slot: key or self.keys[at]})
 
 
 @promptset(needs_tokenizer=True, source="Wu et al. 2024; METHODS 2a, 2b")
@@ -103,42 +122,32 @@ def scene(
     Its binding is the asked key and value. Without arguments 2 to 4 needles, filler as `training_length` draws it and
     any depth.
     """
-    n_needles = n_needles or int(rng.integers(2, 5))
-    keys, values = bound(rng, words, lambda: [words.draw(rng, "names", n_needles), _values(rng, words, n_needles)], 0)
-    fresh_key = words.draw(rng, "names", 1, but=keys)[0]
-    fresh_value = _value(rng, words, values)
-    saying = SAYINGS[int(rng.integers(len(SAYINGS)))]
-    endings = [ENDINGS[each] for each in rng.integers(len(ENDINGS), size=n_needles)]
-    needles = [f"The {saying} of {{key}} is {{value}}{_spaced(each)}" for each in endings]
-    asking = f"So the {saying} of {{question_key}} is"
-
-    others = [told(needles[each], key=keys[each], value=values[each]).text for each in range(1, n_needles)]
-    asked = told(needles[0], key=keys[0], value=values[0])
-    question = told(asking, question_key=keys[0])
+    needles = _drawn(rng, words, n_needles or int(rng.integers(2, 5)))
+    key, value = needles.keys[0], needles.values[0]
+    fresh_key, fresh_value = words.draw(rng, "names", 1, but=needles.keys)[0], _value(rng, words, needles.values)
+    others = [needles.tell(each).text for each in range(1, len(needles.keys))]
+    texts = (others, needles.tell(0).text, needles.ask(0, "question_key").text)
     if hay is None:
-        needed = sum(count_words(each) for each in (*others, asked.text, question.text))
+        needed = sum(count_words(each) for each in (*others, *texts[1:]))
         hay = Hay(needed + training_length(rng), float(rng.random()))
-    hidden = {*keys, *values, fresh_key, fresh_value}
-    before, after, hay_words = _laid_out(rng, words, hay, (others, asked.text, question.text), hidden)
-    seen = (*values[1:], *hay_words, fresh_value)
+    hidden = {*needles.keys, *needles.values, fresh_key, fresh_value}
+    before, after, hay_words = _laid_out(rng, words, hay, texts, hidden)
+    candidates = (*needles.values, *hay_words, fresh_value)
 
-    def tell(key: str, value: str) -> Told:
-        return joined([Told(before), told(needles[0], key=key, value=value), Told(after)])
+    def tell(value: str) -> Told:
+        return joined([Told(before), needles.tell(0, value), Told(after)])
 
-    corrupt_value, corrupt_key = (fresh_value, keys[0]) if corrupt == "value" else (values[0], fresh_key)
-    rest = [1 + int(each) for each in rng.permutation(n_needles - 1)]
-    more = [told(asking.replace("question_key", f"key_{each}"), **{f"key_{each}": keys[each]}) for each in rest]
+    def question(at: int) -> Question:
+        answer = needles.values[at]
+        wrong = tuple(each for each in candidates if each != answer)
+        return Question(needles.ask(at, f"question_key_{at}" if at else "question_key"), answer, wrong)
+
+    corrupt_value, corrupt_key = (fresh_value, key) if corrupt == "value" else (value, fresh_key)
     return Scene(
-        context=tell(keys[0], values[0]),
-        questions=(
-            Question(question, answer=values[0], wrong=seen),
-            *(
-                Question(text, answer=values[each], wrong=tuple(v for v in (values[0], *seen) if v != values[each]))
-                for text, each in zip(more, rest, strict=True)
-            ),
-        ),
-        corrupt=joined([tell(keys[0], corrupt_value), told(asking, question_key=corrupt_key)]),
-        binding=(keys[0], values[0]),
+        context=tell(value),
+        questions=tuple(question(int(at)) for at in (0, *(1 + rng.permutation(len(others))))),
+        corrupt=joined([tell(corrupt_value), needles.ask(0, "question_key", corrupt_key)]),
+        binding=(key, value),
         cluster=f"depth {hay.depth:.2f}",
     )
 
@@ -167,6 +176,12 @@ def _laid_out(
     return " ".join(sentences[:at]), " ".join(sentences[at:]), said
 
 
+def _drawn(rng: np.random.Generator, words: Words, n: int) -> _Needles:
+    keys, values = bound(rng, words, lambda: [words.draw(rng, "names", n), _values(rng, words, n)], 0)
+    endings = [ENDINGS[each] for each in rng.integers(len(ENDINGS), size=n)]
+    return _Needles(SAYINGS[int(rng.integers(len(SAYINGS)))], keys, values, endings)
+
+
 def _values(rng: np.random.Generator, words: Words, n: int) -> list[str]:
     found: list[str] = []
     for _ in range(n):
@@ -176,7 +191,3 @@ def _values(rng: np.random.Generator, words: Words, n: int) -> list[str]:
 
 def _value(rng: np.random.Generator, words: Words, but: list[str]) -> str:
     return words.draw(rng, ("codes", "nouns")[int(rng.integers(2))], 1, but=but)[0]
-
-
-def _spaced(ending: str) -> str:
-    return ending if ending[0] in ".," else f" {ending}"

@@ -129,9 +129,7 @@ def scene(rng: np.random.Generator, words: Words, lists: Lists | None = None, at
 
 def _lists(rng: np.random.Generator, words: Words, condition: str, n: int) -> tuple[list[str], list[str], list[str]]:
     """List 1, list 2, and as many nouns of neither."""
-    drawn = words.draw(rng, "nouns", 3 * n)
-    while not words.allows(drawn[:n]):
-        drawn = words.draw(rng, "nouns", 3 * n)
+    drawn = words.first_allowed(lambda: words.draw(rng, "nouns", 3 * n), lambda each: [each[:n]])
     first, absent = drawn[:n], drawn[2 * n :]
     second = {"repeat": first, "permute": first, "novel": drawn[n : 2 * n]}[condition]
     while condition == "permute" and second == first:
