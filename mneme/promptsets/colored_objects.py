@@ -100,11 +100,12 @@ def scene(
 
 def _pairs(rng: np.random.Generator, words: Words, n: int, but: list[str]) -> tuple[list[Pair], int]:
     """`n` objects with distinct colors, and which of them is asked for: a pair that this split allows."""
-    while True:
-        pairs = list(zip(words.draw(rng, "objects", n, but), words.draw(rng, "colors", n), strict=True))
-        asked = int(rng.integers(n))
-        if words.allows(pairs[asked]):
-            return pairs, asked
+    asked = int(rng.integers(n))
+
+    def draw() -> list[Pair]:
+        return list(zip(words.draw(rng, "objects", n, but), words.draw(rng, "colors", n), strict=True))
+
+    return words.first_allowed(draw, lambda pairs: [pairs[asked]]), asked
 
 
 def _listing(rng: np.random.Generator, pairs: list[Pair], asked: int) -> tuple[Told, str]:

@@ -78,9 +78,9 @@ def scene(
     n_documented = int(rng.integers(1, 3)) if n_documented is None else n_documented
     n_prefix = int(rng.integers(n_arguments - n_documented)) if n_prefix is None else n_prefix
     asked = n_prefix + n_documented
-    names = words.draw(rng, "arguments", n_arguments)
-    while not words.allows(names[asked - 1 : asked + 1]):
-        names = words.draw(rng, "arguments", n_arguments)
+    names = words.first_allowed(
+        lambda: words.draw(rng, "arguments", n_arguments), lambda drawn: [drawn[asked - 1 : asked + 1]]
+    )
     function = FUNCTIONS[rng.integers(len(FUNCTIONS))]
     said = iter(words.draw(rng, "nouns", 2 + 2 * (n_arguments - n_prefix)))
     title = f"{next(said)} {next(said)}"

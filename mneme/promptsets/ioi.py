@@ -53,9 +53,7 @@ def scene(rng: np.random.Generator, words: Words, distractors: str = "mixed", co
     """One scene; its binding is the pair of names."""
     if distractors == "mixed":
         distractors = str(rng.choice(DISTRACTORS[:3]))
-    io, s, third, *fresh = words.draw(rng, "names", 6)
-    while not words.allows((io, s)):
-        io, s, third, *fresh = words.draw(rng, "names", 6)
+    io, s, third, *fresh = words.first_allowed(lambda: words.draw(rng, "names", 6), lambda drawn: [drawn[:2]])
     order = int(rng.integers(2))
     opening, giving = (int(rng.integers(len(each))) for each in (OPENINGS, GIVINGS))
     slots = dict(zip(("place", "gift"), (words.draw(rng, kind, 1)[0] for kind in ("places", "gifts")), strict=True))

@@ -56,9 +56,9 @@ def scene(rng: np.random.Generator, words: Words, letters: str = "random", n_opt
     n_options = int(rng.integers(2, len(CATEGORIES) + 1)) if n_options is None else n_options
     asked = int(rng.integers(n_options))
     categories = [str(each) for each in rng.permutation(list(CATEGORIES))[:n_options]]
-    offered, options = _draw(rng, words, letters, categories)
-    while not words.allows((offered[asked], options[asked])):
-        offered, options = _draw(rng, words, letters, categories)
+    offered, options = words.first_allowed(
+        lambda: _draw(rng, words, letters, categories), lambda drawn: [(drawn[0][asked], drawn[1][asked])]
+    )
     other = (asked + int(rng.integers(1, n_options))) % n_options
     traded = list(options)
     traded[asked], traded[other] = options[other], options[asked]

@@ -152,16 +152,16 @@ def _in_both_orders(draw: Callable[[], _Story], corrupt: str) -> Callable[[], Sc
 
 
 def _story(rng: np.random.Generator, words: Words, n_events: int, asked: str) -> _Story:
-    while True:
-        story = _Story(
-            name=words.draw(rng, "names", 1)[0],
-            verbs=tuple(VERBS[index] for index in rng.integers(len(VERBS), size=n_events)),
-            events=tuple(words.draw(rng, "nouns", n_events)),
-            offered=_offered(rng, n_events),
-            asked=_asking(rng, asked),
-        )
-        if words.allows(story.options):
-            return story
+    story = _Story(
+        name=words.draw(rng, "names", 1)[0],
+        verbs=tuple(VERBS[index] for index in rng.integers(len(VERBS), size=n_events)),
+        events=(),
+        offered=_offered(rng, n_events),
+        asked=_asking(rng, asked),
+    )
+    return words.first_allowed(
+        lambda: replace(story, events=tuple(words.draw(rng, "nouns", n_events))), lambda drawn: [drawn.options]
+    )
 
 
 def _offered(rng: np.random.Generator, n_events: int) -> tuple[int, int]:
