@@ -29,6 +29,30 @@ class Recall:
     gap_power: float = GAP_POWER
 
 
+@dataclass(frozen=True)
+class _Pairs:
+    """Keys and their values in the order told, and the place of the asked one."""
+
+    keys: list[str]
+    values: list[str]
+    asked: int
+
+    def told(self, values: Sequence[str], reads: int, question: str) -> Told:
+        """The pairs with these values; with two reads the pairs and the question stand in front of them once more."""
+        block = self._block(values, "")
+        return block if reads == 1 else joined([self._block(values, "_first_read"), Told(f"{question}."), block])
+
+    def others(self, place: int) -> tuple[str, ...]:
+        """The values of all other keys."""
+        return tuple(value for each, value in enumerate(self.values) if each != place)
+
+    def _block(self, values: Sequence[str], suffix: str) -> Told:
+        said = [f"{key} {value}" for key, value in zip(self.keys, values, strict=True)]
+        said[self.asked] = f"{{key{suffix}}} {{value{suffix}}}"
+        named = {f"key{suffix}": self.keys[self.asked], f"value{suffix}": values[self.asked]}
+        return told(f"Pairs: {' '.join(said)}. Again:", **named)
+
+
 @promptset(needs_tokenizer=True, source="Arora et al. 2023 (Zoology), Arora et al. 2024 (Just read twice); METHODS 15")
 def key_value_recall(  # noqa: PLR0913  a generator's keywords are what its YAML may set
     vocabulary: Vocabulary,
@@ -50,8 +74,9 @@ def key_value_recall(  # noqa: PLR0913  a generator's keywords are what its YAML
     Labels: key, value, value_next (the token after it: the next key), question_key, end; with two reads they are in
     the last one, and key_first_read, value_first_read in the first.
     Facts: n_pairs, n_slots, gap_power, reads, split. Wrong answers: the values of all other keys, so chance is
-    1 / n_pairs. Departs from Zoology: words instead of ids, one key is asked where Zoology asks all; training scenes
-    ask all.
+    1 / n_pairs. Clusters: the place of the asked pair.
+    Departs from Zoology: words instead of ids, and one key is asked where Zoology asks all (training scenes ask all). A
+    pretrained model that was never trained on pairs needs two reads to see what is wanted.
     Raises: BadInput where the tokenizer has too few single-token words for the pairs.
     """
     place = "key_value_recall"
@@ -73,48 +98,30 @@ def scene(rng: np.random.Generator, words: Words, recall: Recall | None = None) 
     """One scene; its binding is the asked key and value.
 
     Without `recall` it is one for training: 3 to 10 pairs, every key asked in a slot of its own, read twice one time in
-    eight. The first question is then the key in the first slot that asks.
+    eight.
     """
-    is_all_asked = recall is None
+    n_asked = 1
     if recall is None:
-        n_pairs = int(rng.integers(3, 11))
-        reads = 1 + int(rng.integers(_READ_TWICE_ONE_IN) == 0)
-        recall = Recall(n_pairs, n_pairs + int(rng.integers(n_pairs + 1)), reads)
-    n = recall.n_pairs
-    order = [int(each) for each in rng.permutation(n)]
-    asked = order[0]
-    keys, values = bound(rng, words, lambda: [words.draw(rng, kind, n) for kind in ("nouns", "codes")], asked)
-    slots = sorted(drawn_slots(rng, recall, n if is_all_asked else 1))
-    fill = _fill(rng, words, keys, 2 * slots[-1])
-    shift = [int(each) for each in rng.permutation(n)]
-    moved = dict(zip(shift, [*shift[1:], shift[0]], strict=True))  # one cycle: no value stays
-    corrupt_values = [values[moved[each]] for each in range(n)]
-
-    def block(values: list[str], suffix: str) -> Told:
-        pairs = " ".join(
-            f"{{key{suffix}}} {{value{suffix}}}" if each == asked else f"{keys[each]} {values[each]}"
-            for each in range(n)
-        )
-        asking = {f"key{suffix}": keys[asked], f"value{suffix}": values[asked]}
-        return told(f"Pairs: {pairs}. Again:", **asking)
-
-    first = told(" ".join([*fill[: 2 * slots[0]], "{question_key}"]), question_key=keys[asked])
-
-    def context(values: list[str]) -> Told:
-        if recall.reads == 1:
-            return block(values, "")
-        return joined([block(values, "_first_read"), Told(f"{first.text}."), block(values, "")])
-
-    questions = [Question(first, answer=values[asked], wrong=_others(values, asked), after="")]
-    for each, before, slot in zip(order[1:], slots, slots[1:], strict=False):
-        text = " ".join([*fill[2 * (before + 1) : 2 * slot], keys[each]])
-        questions.append(Question(Told(text), answer=values[each], wrong=_others(values, each), after=""))
+        recall = _training_recall(rng)
+        n_asked = recall.n_pairs
+    order = [int(each) for each in rng.permutation(recall.n_pairs)]
+    pairs = _drawn(rng, words, recall.n_pairs, order[0])
+    slots = sorted(drawn_slots(rng, recall, n_asked))
+    fill = _fill(rng, words, pairs.keys, 2 * slots[-1])
+    starts = [0, *(slot + 1 for slot in slots)]
+    gaps = [" ".join(fill[2 * start : 2 * slot]) for start, slot in zip(starts, slots, strict=False)]
+    key, value = pairs.keys[order[0]], pairs.values[order[0]]
+    first = told(f"{gaps[0]} {{question_key}}".lstrip(), question_key=key)
+    others = [Told(f"{gap} {pairs.keys[each]}".lstrip()) for each, gap in zip(order[1:], gaps[1:], strict=False)]
     return Scene(
-        context=context(values),
-        questions=(*questions[:-1], _last(questions[-1])),
-        corrupt=joined([context(corrupt_values), first]),
-        binding=(keys[asked], values[asked]),
-        cluster=f"place {asked}",
+        context=pairs.told(pairs.values, recall.reads, first.text),
+        questions=tuple(
+            Question(text, pairs.values[each], pairs.others(each), after="" if number < n_asked else ".")
+            for number, (each, text) in enumerate(zip(order, (first, *others), strict=False), start=1)
+        ),
+        corrupt=joined([pairs.told(_moved(rng, pairs.values), recall.reads, first.text), first]),
+        binding=(key, value),
+        cluster=f"place {order[0]}",
     )
 
 
@@ -130,15 +137,27 @@ def drawn_slots(rng: np.random.Generator, recall: Recall, n: int) -> list[int]:
     return [int(each) for each in rng.choice(recall.n_slots, size=n, replace=False, p=weights)]
 
 
+def _training_recall(rng: np.random.Generator) -> Recall:
+    n_pairs = int(rng.integers(3, 11))
+    reads = 1 + int(rng.integers(_READ_TWICE_ONE_IN) == 0)
+    return Recall(n_pairs, n_pairs + int(rng.integers(n_pairs + 1)), reads)
+
+
+def _drawn(rng: np.random.Generator, words: Words, n: int, asked: int) -> _Pairs:
+    keys, values = bound(rng, words, lambda: [words.draw(rng, kind, n) for kind in ("nouns", "codes")], asked)
+    return _Pairs(keys, values, asked)
+
+
 def _fill(rng: np.random.Generator, words: Words, but: Sequence[str], n: int) -> list[str]:
     """Nouns that are no keys, some of them more than once."""
     pool = [word for word in words.of("nouns") if word not in but]
     return [pool[each] for each in rng.integers(len(pool), size=n)]
 
 
-def _others(values: list[str], asked: int) -> tuple[str, ...]:
-    return tuple(value for each, value in enumerate(values) if each != asked)
-
-
-def _last(question: Question) -> Question:
-    return Question(question.text, question.answer, question.wrong)
+def _moved(rng: np.random.Generator, values: Sequence[str]) -> list[str]:
+    """The values in one cycle, so that none stays where it was."""
+    cycle = [int(each) for each in rng.permutation(len(values))]
+    moved = list(values)
+    for here, there in zip(cycle, [*cycle[1:], cycle[0]], strict=True):
+        moved[here] = values[there]
+    return moved
