@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, field_validator, model_validator
 
 from storage.identity import digest
 
@@ -46,13 +46,17 @@ class HubSource(Spec):
 
 
 class ModelSpec(Spec):
-    """configs/models/<name>.yaml; `step_revision` names a hub model's revision at a training step: "step{step}"."""
+    """configs/models/<name>.yaml; `step_revision` names a hub model's revision at a training step: "step{step}".
+
+    `baseline` says that the model is one that others must beat: `untrained`, or a `bigram` model.
+    """
 
     description: str = ""
     source: Annotated[RecipeSource | LocalSource | HubSource, Field(discriminator="kind")]
     dtype: Dtype = "float32"
     bos_mode: Literal["auto", "native", "eot_as_bos", "none"] = "auto"
     step_revision: Annotated[str, Field(pattern=r"^[\w.\-/]*\{step\}[\w.\-/]*$")] | None = None
+    baseline: Literal["untrained", "bigram"] | None = None
 
 
 class PromptsetSpec(Spec):
@@ -78,6 +82,13 @@ class ProbeSpec(Spec):
         if PRIMARY in variants:
             raise ValueError(f"'{PRIMARY}' names the default parameters: give the variant another name")
         return variants
+
+
+class ModelChoice(Spec):
+    """A model of a study: its name, or `{model: ..., seeds: [...]}` for other training seeds than the study's."""
+
+    model: Name
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None
 
 
 class ProbeChoice(Spec):
@@ -130,7 +141,7 @@ class StudySpec(Spec):
     """
 
     description: str = ""
-    models: Annotated[tuple[Name, ...], Field(min_length=1)]
+    models: Annotated[tuple[ModelChoice, ...], Field(min_length=1)]
     model_seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     steps: tuple[Annotated[int, Field(ge=0)], ...] = ()
     promptsets: Annotated[tuple[Name, ...], Field(min_length=1)]
@@ -143,17 +154,19 @@ class StudySpec(Spec):
     phase_changes: PhaseChangesSpec | None = None
     claims: dict[Name, ClaimSpec] = {}
 
-    @field_validator("probes", mode="before")
+    @field_validator("models", "probes", mode="before")
     @classmethod
-    def _names_are_choices(cls, probes: Any) -> Any:
-        if not isinstance(probes, list | tuple):
-            return probes
-        return [{"probe": each} if isinstance(each, str) else each for each in probes]
+    def _names_are_choices(cls, members: Any, field: ValidationInfo) -> Any:
+        if not isinstance(members, list | tuple):
+            return members
+        kind = str(field.field_name).removesuffix("s")
+        return [{kind: each} if isinstance(each, str) else each for each in members]
 
     @field_validator("models", "model_seeds", "steps", "promptsets", "promptset_seeds", "probes")
     @classmethod
     def _no_duplicates(cls, members: tuple[Any, ...]) -> tuple[Any, ...]:
-        if len(set(members)) != len(members):
+        named = [each.model if isinstance(each, ModelChoice) else each for each in members]
+        if len(set(named)) != len(named):
             raise ValueError("the same member stands there twice: name each once")
         return members
 
@@ -178,8 +191,12 @@ class TrialSpec(Spec):
     probe_seed: Seed
 
     def asked(self) -> dict[str, Any]:
-        """The spec without what has no bearing on the answer (descriptions, and of a finished model its steps)."""
+        """The spec without what has no bearing on the answer (descriptions, and of a finished model its steps).
+
+        What was added to specs later is left out where it is not set: the trials of before keep their ids.
+        """
         idle = {"description": True} | ({"step_revision": True} if self.step is None else {})
+        idle |= {"baseline": True} if self.model_spec.baseline is None else {}
         exclude: dict[str, Any] = {"model_spec": idle, "promptset_spec": {"description": True}}
         return self.model_dump(mode="json", exclude=exclude | ({"step": True} if self.step is None else {}))
 

@@ -92,7 +92,7 @@ def _parsed(settings: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
 
 def _members(spec: StudySpec, kind: str) -> set[str]:
     named: dict[str, set[str]] = {
-        "models": set(spec.models),
+        "models": {each.model for each in spec.models},
         "promptsets": set(spec.promptsets),
         "probes": {each.probe for each in spec.probes},
     }
@@ -124,23 +124,26 @@ def _changes(spec: StudySpec, kind: str, name: str) -> list[tuple[str, Any]]:
 
 def _trials(spec: StudySpec) -> list[TrialSpec]:
     models = [
-        (name, cast(ModelSpec, read_spec("models", name, _changes(spec, "models", name)))) for name in spec.models
+        (each, cast(ModelSpec, read_spec("models", each.model, _changes(spec, "models", each.model))))
+        for each in spec.models
     ]
     promptsets = [
         (name, cast(PromptsetSpec, read_spec("promptsets", name, _changes(spec, "promptsets", name))))
         for name in spec.promptsets
     ]
-    for name, model in models:
+    for chosen, model in models:
         if model.source.kind == "recipe":
             check_parameters("recipe", model.source.recipe, model.source.parameters)
-        refuse_absent_steps(name, model, spec.steps)
+        elif chosen.seeds is not None:
+            raise BadInput(f"model {chosen.model} is not trained here: take its seeds out of the study")
+        refuse_absent_steps(chosen.model, model, spec.steps)
     for _, promptset in promptsets:
         check_parameters("promptset", promptset.generator, promptset.parameters)
     probes = [(each, probe_parameters(each, _changes(spec, "probes", each.probe))) for each in spec.probes]
     model_states = [
-        (name, model, seed, step)
-        for name, model in models
-        for seed in (spec.model_seeds if model.source.kind == "recipe" else (None,))
+        (chosen.model, model, seed, step)
+        for chosen, model in models
+        for seed in (chosen.seeds or spec.model_seeds if model.source.kind == "recipe" else (None,))
         for step in spec.steps or (None,)
     ]
     return [

@@ -31,6 +31,28 @@ def test_a_grid_is_the_product_of_its_members(configs: Path) -> None:
     assert len({trial.trial_id for trial in trials}) == 9
 
 
+def test_a_model_may_have_other_seeds_than_the_study(configs: Path) -> None:
+    (configs / "models" / "other.yaml").write_text("source: {kind: recipe, recipe: induction_lm}\n")
+    rest = "model_seeds: [7]\npromptsets: [repeated_tokens]\nprobes: [induction]\n"
+    trials = study(configs, "models: [{model: quick, seeds: [0, 1, 2]}, other, mine-1.5b]\n" + rest).trials
+    found = [(trial.model, trial.model_seed) for trial in trials]
+    assert found == [("quick", 0), ("quick", 1), ("quick", 2), ("other", 7), ("mine-1.5b", None)]
+    with pytest.raises(BadInput, match="is not trained here: take its seeds out"):
+        study(configs, "models: [{model: mine-1.5b, seeds: [0]}]\n" + rest)
+    with pytest.raises(BadInput, match="stands there twice"):
+        study(configs, "models: [quick, {model: quick, seeds: [1]}]\n" + rest)
+
+
+def test_a_baseline_is_a_part_of_what_was_asked_and_the_lack_of_one_is_not(configs: Path) -> None:
+    before = load_study("tiny").trials[1]
+    assert "baseline" not in before.asked()["model_spec"]
+    path = configs / "models" / "mine-1.5b.yaml"
+    path.write_text("baseline: untrained\n" + path.read_text())
+    now = load_study("tiny").trials[1]
+    assert now.asked()["model_spec"]["baseline"] == "untrained"
+    assert now.trial_id != before.trial_id
+
+
 def test_local_weights_have_no_seed_of_ours(configs: Path) -> None:
     local = [trial for trial in load_study("tiny").trials if trial.model == "mine-1.5b"]
     assert [trial.model_seed for trial in local] == [None]
