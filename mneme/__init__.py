@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from mneme.capturing import Trace as Trace
     from mneme.capturing import capture as capture
     from mneme.capturing import stream_attention as stream_attention
+    from mneme.copying import copying_scores as copying_scores
     from mneme.errors import BadInput as BadInput
     from mneme.errors import MnemeError as MnemeError
     from mneme.errors import NotApplicable as NotApplicable
     from mneme.errors import ParityError as ParityError
-    from mneme.head_circuits import copying_scores as copying_scores
     from mneme.lenses import logit_lens as logit_lens
     from mneme.measuring import head_scores as head_scores
     from mneme.model import LanguageModel as LanguageModel
@@ -48,9 +48,9 @@ _MODULES = {
     "attribution": ("direct_logit_attribution",),
     "batch": ("Batch",),
     "capturing": ("Site", "Trace", "capture", "stream_attention"),
+    "copying": ("copying_scores",),
     "errors": ("BadInput", "MnemeError", "NotApplicable", "ParityError"),
     "measuring": ("head_scores",),
-    "head_circuits": ("copying_scores",),
     "lenses": ("logit_lens",),
     "model": ("LanguageModel", "load_model"),
     "patching": ("patch", "patch_head_sets", "patch_heads"),

@@ -42,12 +42,16 @@ def measure(  # noqa: PLR0913  what a probe may be given, by keyword
 ) -> Arrays:
     """The items of a probe: `scores` [item layer head], `values` [item], or what an intervention returns.
 
+    A probe that reads the weights alone gives `scores` [layer head]: it looks at no prompt.
+
     trace: the stored arrays of the probe's site (`tracing.trace_sites`); without it the model `lm` runs. A probe that
     reads prompts needs neither.
-    ranking: for interventions that take the heads of another probe, its items [item layer head].
+    ranking: for interventions that take the heads of another probe, its items [item layer head], or [layer head].
     Raises: NotApplicable where the probe makes no sense for these prompts or this model; BadInput when neither trace
     nor model is given, or a value lies outside the probe's range.
     """
+    if probe.reads == "weights":
+        return {"scores": _in_range(probe, _of_weights(probe, lm, parameters, probe_seed, progress))}
     _check_prompts(probe, prompts)
     if probe.reads == "prompts":
         return {"values": _in_range(probe, probe.measure(prompts, **parameters))}
@@ -70,8 +74,9 @@ def head_scores(lm: LanguageModel, ids: Tensor | Batch | Promptset, probe: str, 
     Raises: BadInput for an unknown probe or one that does not score heads; NotApplicable as `measure`.
     """
     member = probes.get(probe)
-    if member.level != "head":
-        raise BadInput(f"{probe} does not score heads but measures {member.level}: use mneme.measuring.measure")
+    if member.level != "head" or member.reads == "weights":
+        what = "the weights" if member.reads == "weights" else member.level
+        raise BadInput(f"{probe} does not score heads on prompts but measures {what}: use mneme.measuring.measure")
     prompts = ids if isinstance(ids, Promptset) else Promptset(Batch.of(ids))
     return _in_range(member, _Given(member, parameters, prompts, None, lm, silent).head_scores())
 
@@ -144,6 +149,17 @@ class _Given:
         return found
 
 
+def _of_weights(
+    probe: Probe, lm: LanguageModel | None, parameters: Mapping[str, Any], probe_seed: int, progress: Progress
+) -> Tensor:
+    """[layer head]"""
+    if lm is None:
+        raise BadInput(f"{probe.name} reads the weights: give it a model")
+    lm.require_attention()
+    scores: Tensor = probe.measure(lm, probe_seed=probe_seed, progress=progress, **parameters)
+    return scores
+
+
 def _check_prompts(probe: Probe, prompts: Promptset) -> None:
     lengths = prompts.clean.lengths
     if int(lengths.min()) < probe.min_tokens:
@@ -166,6 +182,8 @@ def _needed(probe: Probe, lm: LanguageModel | None, ranking: Tensor | None, prom
         return lm, prompts
     if ranking is None:
         raise BadInput(f"{probe.name} needs the items of the probe that ranks its heads")
+    if ranking.ndim == 2:  # read off the weights: the same for every prompt
+        ranking = ranking.expand(len(prompts), -1, -1)
     wanted = (len(prompts), lm.n_layers, lm.n_heads)
     if ranking.shape != wanted:
         raise BadInput(f"the ranking must be [item layer head] {wanted}, not {tuple(ranking.shape)}")

@@ -11,7 +11,7 @@ from mneme.registry import Registry, member_of
 Level = Literal["head", "behavior", "intervention"]
 Site = Literal["attention_inputs", "token_scores", "answer_scores"]
 Group = Literal["mean", "median"]
-Reads = Literal["prompts"]
+Reads = Literal["prompts", "weights"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Probe:
     unit, low, high: what the number is and where it may lie; None = unbounded; NaN means not measurable.
     site: what it reads of a trace: a `head` probe [item head] of one layer at a time. None where it runs the model
     itself: interventions, and `head` probes that give [item layer head] at once.
-    reads: what it takes instead of a trace or a run of the model: `prompts` = the promptset alone.
+    reads: what it takes instead of a trace or a run of the model: `prompts` = the promptset alone; `weights` = the
+    model's weights alone, a `head` probe that gives [layer head].
     ranks_with: for interventions, the parameter that names the probe whose heads they take; None where there is none.
     effect_name: for interventions, what was done to a head, with parameters in braces.
     is_accuracy: whether a behavior probe's value is a share of right answers.

@@ -33,6 +33,8 @@ def summarise(
     Source: METHODS 4
     """
     clusters = None if prompts.clusters is None else prompts.clusters.numpy()
+    if probe.reads == "weights":
+        return {"head_scores": _weight_rows(_array(items["scores"]))}
     if probe.level == "head":
         return _head_tables(_array(items["scores"]), clusters, probe_seed)
     if probe.level == "behavior":
@@ -62,6 +64,14 @@ def _head_tables(scores: Array, clusters: Array | None, seed: int) -> dict[str, 
         "n_clusters": _n_clusters(interval, clusters).reshape(-1),
     }
     return {"head_scores": rows, "item_scores": _item_rows(scores), "reliability": _reliability(scores, clusters, seed)}
+
+
+def _weight_rows(scores: Array) -> Rows:
+    """One number per head that no prompt entered: without interval, without n."""
+    layer, head = _indices(scores.shape)
+    missing = np.full(scores.size, np.nan)
+    absent = dict.fromkeys(("ci_low", "ci_high", "n_items", "n_clusters"), missing)
+    return {"layer": layer, "head": head, "score": scores.reshape(-1), **absent}
 
 
 def _behavior_tables(

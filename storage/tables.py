@@ -155,7 +155,7 @@ TABLES: dict[str, pa.DataFrameSchema] = {
         score=_number(),
         ci_low=_number(),
         ci_high=_number(),
-        n_items=_count(),
+        n_items=_count(nullable=True),  # NULL where the weights alone were read
         n_clusters=_clusters(),
     ),
     "head_effects": _table(

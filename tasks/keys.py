@@ -74,9 +74,9 @@ def measure_parts(trial: TrialSpec, run: Parts, ranking: str | None) -> Parts:
     return {
         "probe": trial.probe,
         "parameters": trial.parameters,
-        "probe_seed": trial.probe_seed if is_intervention(trial) else None,
+        "probe_seed": trial.probe_seed if is_intervention(trial) or reads_weights(trial) else None,
         "ranking": ranking,
-        **run,
+        **{name: part for name, part in run.items() if name != "promptset" or not reads_weights(trial)},
         **_code([member_module("probe", trial.probe), "mneme.measuring"]),
     }
 
@@ -89,6 +89,11 @@ def delivery_parts(trial: TrialSpec, measure: Parts) -> Parts:
 def is_intervention(trial: TrialSpec) -> bool:
     """Whether the trial's probe runs the model itself."""
     return bool(declared_facts("probe", trial.probe)["level"] == "intervention")
+
+
+def reads_weights(trial: TrialSpec) -> bool:
+    """Whether the trial's probe looks at the weights alone: its items are the same for every promptset."""
+    return bool(declared_facts("probe", trial.probe).get("reads") == "weights")
 
 
 def ranking_probe(trial: TrialSpec) -> str | None:

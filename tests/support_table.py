@@ -6,7 +6,7 @@ import torch
 
 from mneme.attribution import direct_logit_attribution
 from mneme.errors import NotApplicable
-from mneme.head_circuits import copying_scores
+from mneme.copying import copying_scores
 from mneme.model import LanguageModel
 from tests.architectures import INSIDE, OUTSIDE, tiny
 

@@ -59,7 +59,7 @@ def _heads(found: list[dict[str, Any]]) -> Table:
     shown = table("probe", "1st", "2nd", "3rd", "n", "unit")
     for probe, heads in _grouped(found, _probe).items():
         cells = [f"L{each['layer']}H{each['head']} {_value(each, 'score')}" for each in heads]
-        shown.add_row(probe, *cells, *[""] * (3 - len(cells)), str(heads[0]["n_items"]), heads[0]["unit"])
+        shown.add_row(probe, *cells, *[""] * (3 - len(cells)), _count(heads[0]["n_items"]), heads[0]["unit"])
     return shown
 
 
@@ -114,6 +114,10 @@ def _value(row: dict[str, Any], name: str) -> str:
 
 def _interval(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f" [{low:.3g}, {high:.3g}]"
+
+
+def _count(value: int | None) -> str:
+    return "NULL" if value is None else str(value)
 
 
 def _number(value: float | None) -> str:

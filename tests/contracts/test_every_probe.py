@@ -16,7 +16,9 @@ from mneme.tracing import trace_sites
 from tests.planted import save
 
 NAMES = probes.names()
-SCORES = [name for name in NAMES if probes.get(name).level != "intervention"]
+OF_WEIGHTS = [name for name in NAMES if probes.get(name).reads == "weights"]
+OF_PROMPTS = [name for name in NAMES if name not in OF_WEIGHTS]
+SCORES = [name for name in OF_PROMPTS if probes.get(name).level != "intervention"]
 TRACED = [name for name in SCORES if probes.get(name).site is not None]
 PERIOD, ITEMS = 10, 6
 
@@ -79,7 +81,8 @@ def test_it_says_what_its_number_is_and_where_it_comes_from(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_its_numbers_lie_in_its_range_one_per_item(name, prompts, lm):
     probe, found = probes.get(name), main_items(name, items_of(name, prompts, lm))
-    assert found.shape == ((ITEMS,) if probe.level == "behavior" else (ITEMS, 2, 4))
+    items = () if name in OF_WEIGHTS else (ITEMS,)
+    assert found.shape == (items if probe.level == "behavior" else (*items, 2, 4))
     assert torch.isfinite(found).all()
     assert probe.low is None or float(found.min()) >= probe.low
     assert probe.high is None or float(found.max()) <= probe.high
@@ -125,7 +128,15 @@ def test_twice_gives_the_same_digits(name, prompts, lm):
     assert all(torch.equal(first[key].nan_to_num(-9), again[key].nan_to_num(-9)) for key in first)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OF_WEIGHTS)
+def test_what_reads_the_weights_gives_the_same_whatever_the_prompts_are(name, prompts, lm):
+    assert probes.get(name).level == "head"
+    assert probes.get(name).site is None
+    single = Promptset(Batch.of(torch.ones(2, 1, dtype=torch.int64)))
+    assert torch.equal(items_of(name, single, lm)["scores"], items_of(name, prompts, lm)["scores"])
+
+
+@pytest.mark.parametrize("name", OF_PROMPTS)
 def test_one_token_is_not_enough_and_gives_no_number(name, lm):
     single = Promptset(Batch.of(torch.ones(2, 1, dtype=torch.int64)))
     try:

@@ -1,15 +1,13 @@
-"""The logit lens ends at the model's own prediction, and copying scores see what is planted."""
+"""The logit lens ends at the model's own prediction."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from mneme.batch import Batch
 from mneme.capturing import capture
-from mneme.errors import BadInput, NotApplicable
-from mneme.head_circuits import copying_scores
+from mneme.errors import BadInput
 from mneme.lenses import logit_lens
 from mneme.model import LanguageModel
 from tests.architectures import tiny
@@ -42,67 +40,3 @@ def test_a_middle_layer_of_the_lens_by_the_formula() -> None:
 def test_targets_outside_the_vocabulary_are_refused() -> None:
     with pytest.raises(BadInput, match="one token of the vocabulary per prompt"):
         logit_lens(LanguageModel(tiny("gpt2"), "gpt2", None, "cpu"), BATCH, torch.tensor([3, 40, 5]))
-
-
-def planted(matrix: Tensor) -> LanguageModel:
-    """GPT-2 without norms whose embedding is orthogonal and whose head (1, 2) has the OV matrix `matrix` [4 4]."""
-    hf = tiny("gpt2", torch.float64, vocab_size=17, tie_word_embeddings=False)
-    transformer = hf.transformer
-    for block in transformer.h:
-        block.ln_1, block.ln_2 = nn.Identity(), nn.Identity()
-    transformer.ln_f = nn.Identity()
-    transformer.wte.weight.zero_()
-    transformer.wte.weight[:16] = torch.eye(16, dtype=torch.float64)
-    hf.lm_head.weight = nn.Parameter(torch.zeros(17, 16, dtype=torch.float64), requires_grad=False)
-    hf.lm_head.weight[:16] = torch.eye(16, dtype=torch.float64)
-    attention = transformer.h[1].attn
-    attention.c_attn.weight[:, 32 + 8 : 32 + 12] = 0
-    attention.c_attn.weight[:4, 32 + 8 : 32 + 12] = matrix
-    attention.c_proj.weight[8:12] = 0
-    attention.c_proj.weight[8:12, :4] = torch.eye(4, dtype=torch.float64)
-    return LanguageModel(hf, "planted", None, "cpu")
-
-
-ROTATION = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
-
-
-@pytest.mark.parametrize(
-    ("matrix", "expected"),
-    [
-        (torch.eye(4, dtype=torch.float64), 1.0),
-        (-torch.eye(4, dtype=torch.float64), -1.0),
-        (torch.block_diag(ROTATION, ROTATION), 0.0),
-        (torch.diag(torch.tensor([1.0, 1.0, 1.0, -1.0], dtype=torch.float64)), 0.5),
-    ],
-    ids=["identity", "negative", "rotations", "three of four"],
-)
-def test_eigenvalue_copying_of_planted_matrices(matrix: Tensor, expected: float) -> None:
-    scores = copying_scores(planted(matrix), torch.arange(4))
-    assert float(scores.eigenvalue[1, 2]) == pytest.approx(expected, abs=0.15)  # centring moves it a little
-
-
-def test_a_head_that_copies_is_among_its_own_top_five() -> None:
-    copying = copying_scores(planted(torch.eye(4, dtype=torch.float64)), torch.arange(4))
-    negative = copying_scores(planted(-torch.eye(4, dtype=torch.float64)), torch.arange(4))
-    assert float(copying.top5[1, 2]) == 1.0
-    assert float(negative.top5[1, 2]) == 0.0
-    assert float(copying.z[1, 2]) > 3
-    assert float(negative.z[1, 2]) < -3
-
-
-def test_small_and_whole_matrices_have_the_same_eigenvalue_score() -> None:
-    lm = LanguageModel(tiny("llama", torch.float64), "llama", None, "cpu")
-    found = copying_scores(lm, torch.arange(40)).eigenvalue
-    layer = lm.hf.model.layers[1]
-    values = (layer.input_layernorm.weight[:, None] * layer.self_attn.v_proj.weight.T)[:, 4:8]  # kv head 1
-    writes = layer.self_attn.o_proj.weight.T[12:16]  # head 3, of kv head 1
-    unembed = lm.hf.lm_head.weight * lm.hf.model.norm.weight
-    whole = lm.hf.model.embed_tokens.weight @ values @ writes @ (unembed - unembed.mean(dim=0)).T
-    spectrum = torch.linalg.eigvals(whole)
-    assert float(found[1, 3]) == pytest.approx(float(spectrum.real.sum() / spectrum.abs().sum()), abs=1e-4)
-
-
-@pytest.mark.parametrize(("name", "sentence"), [("gemma2", "norms what its heads write"), ("bloom", "only behavior")])
-def test_models_without_fixed_circuits_are_refused(name: str, sentence: str) -> None:
-    with pytest.raises(NotApplicable, match=sentence):
-        copying_scores(LanguageModel(tiny(name), name, None, "cpu"), torch.arange(4))

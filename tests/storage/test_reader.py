@@ -190,7 +190,7 @@ def test_views_are_described_with_and_without_results(home: Home, tmp_path: Path
 def test_one_view_is_described_with_columns_and_units(tmp_path: Path, name: str) -> None:
     text = views(Home(tmp_path), name)
     assert "Grain: one row per trial, layer and head." in text
-    assert "n_items         Prompts that entered the mean. [prompts]" in text
+    assert "n_items         Prompts that entered the mean; NULL where the weights alone were read. [prompts]" in text
 
 
 def test_an_unknown_view_has_near_names(tmp_path: Path) -> None:
