@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mneme.arguments import whole_number
+from mneme.bindings import bound
 from mneme.errors import BadInput
 from mneme.promptset import Promptset, Vocabulary, promptset
 from mneme.scene_prompts import SceneReader, promptset_of_scenes
@@ -102,10 +103,10 @@ def _pairs(rng: np.random.Generator, words: Words, n: int, but: list[str]) -> tu
     """`n` objects with distinct colors, and which of them is asked for: a pair that this split allows."""
     asked = int(rng.integers(n))
 
-    def draw() -> list[Pair]:
-        return list(zip(words.draw(rng, "objects", n, but), words.draw(rng, "colors", n), strict=True))
-
-    return words.first_allowed(draw, lambda pairs: [pairs[asked]]), asked
+    things, colors = bound(
+        rng, words, lambda: [words.draw(rng, "objects", n, but), words.draw(rng, "colors", n)], asked
+    )
+    return list(zip(things, colors, strict=True)), asked
 
 
 def _listing(rng: np.random.Generator, pairs: list[Pair], asked: int) -> tuple[Told, str]:

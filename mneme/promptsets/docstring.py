@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from mneme.arguments import whole_number
@@ -79,7 +81,7 @@ def scene(
     n_prefix = int(rng.integers(n_arguments - n_documented)) if n_prefix is None else n_prefix
     asked = n_prefix + n_documented
     names = words.first_allowed(
-        lambda: words.draw(rng, "arguments", n_arguments), lambda drawn: [drawn[asked - 1 : asked + 1]]
+        lambda: words.draw(rng, "arguments", n_arguments), lambda drawn: _must_be_allowed(words, drawn, asked)
     )
     function = FUNCTIONS[rng.integers(len(FUNCTIONS))]
     said = iter(words.draw(rng, "nouns", 2 + 2 * (n_arguments - n_prefix)))
@@ -100,6 +102,12 @@ def scene(
         binding=tuple(names[asked - 1 : asked + 1]),
         cluster=f"{function}.{n_prefix}",
     )
+
+
+def _must_be_allowed(words: Words, names: list[str], asked: int) -> list[tuple[str, str]]:
+    """The neighbors that the split has to allow: all of them in training, where all are seen."""
+    pairs = list(pairwise(names))
+    return pairs if words.split == "train" else pairs[asked - 1 : asked]
 
 
 def _header(function: str, names: list[str], asked: int) -> Told:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mneme.arguments import one_of, whole_number
+from mneme.bindings import bound
 from mneme.lexicon import CATEGORIES
 from mneme.promptset import Promptset, Vocabulary, promptset
 from mneme.scene_prompts import SceneReader, promptset_of_scenes
@@ -13,6 +14,7 @@ from mneme.words import Words, words_for
 
 LETTERS = ("random", "first")
 _FIRST = "ABCDEF"
+_CATEGORY_OF = {word: category for category, members in CATEGORIES.items() for word in members}
 _ASKED = "Which one is {article} {category}?"
 
 
@@ -55,10 +57,8 @@ def scene(rng: np.random.Generator, words: Words, letters: str = "random", n_opt
     """
     n_options = int(rng.integers(2, len(CATEGORIES) + 1)) if n_options is None else n_options
     asked = int(rng.integers(n_options))
-    categories = [str(each) for each in rng.permutation(list(CATEGORIES))[:n_options]]
-    offered, options = words.first_allowed(
-        lambda: _draw(rng, words, letters, categories), lambda drawn: [(drawn[0][asked], drawn[1][asked])]
-    )
+    offered, options = bound(rng, words, lambda: _draw(rng, words, letters, n_options), asked)
+    categories = [_CATEGORY_OF[option] for option in options]
     other = (asked + int(rng.integers(1, n_options))) % n_options
     traded = list(options)
     traded[asked], traded[other] = options[other], options[asked]
@@ -77,10 +77,10 @@ def scene(rng: np.random.Generator, words: Words, letters: str = "random", n_opt
     )
 
 
-def _draw(rng: np.random.Generator, words: Words, letters: str, categories: list[str]) -> tuple[list[str], list[str]]:
-    """Letters, and one word of each category."""
-    offered = words.draw(rng, "labels", len(categories)) if letters == "random" else list(_FIRST[: len(categories)])
-    return offered, [words.draw(rng, f"{category}s", 1)[0] for category in categories]
+def _draw(rng: np.random.Generator, words: Words, letters: str, n: int) -> list[list[str]]:
+    """`n` letters, and one word from each of as many categories."""
+    offered = words.draw(rng, "labels", n) if letters == "random" else list(_FIRST[:n])
+    return [offered, [words.draw(rng, f"{category}s", 1)[0] for category in rng.permutation(list(CATEGORIES))[:n]]]
 
 
 def _asking(category: str) -> Told:
