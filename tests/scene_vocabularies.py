@@ -3,7 +3,7 @@
 from functools import cache
 
 import numpy as np
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from mneme.lexicon import LEXICON
@@ -35,9 +35,10 @@ def word_vocabulary(behavior: str, context: int = 512) -> Vocabulary:
 
 @cache
 def bpe_vocabulary(behavior: str, vocab_size: int = 1500, context: int = 512) -> Vocabulary:
-    """A GPT-2-like tokenizer trained on the behavior's documents: rare words are more than one token."""
+    """A GPT-2-like tokenizer trained on the behavior's documents: rare words are several tokens, years two."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    pairs = pre_tokenizers.Split(Regex(r" ?\d\d"), behavior="isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pairs, pre_tokenizers.ByteLevel(add_prefix_space=False)])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,

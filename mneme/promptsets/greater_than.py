@@ -7,14 +7,17 @@ from functools import partial
 import numpy as np
 
 from mneme.arguments import whole_number
+from mneme.lexicon import LEXICON
 from mneme.promptset import Promptset, Vocabulary, promptset
 from mneme.scene_prompts import SceneReader, promptset_of_scenes
 from mneme.stories import Question, Scene, Told, told
 from mneme.words import Words, words_for
 
+YEARS = LEXICON["years"]
 CORRUPT_YEAR = "01"
+_FIRST_YEARS = {"train": YEARS[2:99], "discovery": YEARS[2:99:2], "evaluation": YEARS[3:99:2]}
 _TEMPLATE = "The {event} lasted from the year {century}{year} to the year {century_again}"
-_NEVER_ASKED = ("00", "01", "99")
+_BESIDE = ". The {event} was in the year {century}{year}."
 _MOST_QUESTIONS = 4
 
 
@@ -23,7 +26,10 @@ def greater_than(vocabulary: Vocabulary, *, seed: int, n_items: int = 200, split
     """'The war lasted from the year 1732 to the year 17' -> any of 33 .. 99; wrong are 00 .. 32.
 
     First years run from 02 to 98, each as likely as the others of its split (`discovery` and `evaluation` take every
-    second one). Read with `probability_difference` and `set_accuracy`: the best of many answers says little.
+    second one). Read with `probability_difference` and `set_accuracy`: the best of many answers says little, and a
+    model that always says 99 is right, so compare with the corrupt prompts, after which it says the same.
+    Training documents tell as many early years beside the answers as answers are late, so that which years are
+    frequent helps nobody.
     Corrupt: the first year is 01, so that nearly every end is right.
     Labels: event, century, year, century_again (the last token, like end). The facts say the split.
     Departs from METHODS 11: about thirty events, not 120, and from 02 to 98 whatever years a tokenizer can cut in
@@ -50,7 +56,7 @@ def scene(rng: np.random.Generator, words: Words, n_questions: int | None = None
     event, century, _ = drawn[0]
     return Scene(
         context=Told(""),
-        questions=tuple(_asked(rng, *each) for each in drawn),
+        questions=tuple(_asked(rng, words, *each) for each in drawn),
         corrupt=_text(event, century, CORRUPT_YEAR),
         binding=drawn[0],
     )
@@ -59,17 +65,27 @@ def scene(rng: np.random.Generator, words: Words, n_questions: int | None = None
 def _drawn(rng: np.random.Generator, words: Words, but: list[str]) -> tuple[str, str, str]:
     """An event, a century and a year in it."""
     event = words.draw(rng, "events", 1, but=but)[0]
-    return event, words.draw(rng, "centuries", 1)[0], words.draw(rng, "years", 1, but=_NEVER_ASKED)[0]
+    years = _FIRST_YEARS[words.split]  # not by kind: as the end of a number a year is another token than as a word
+    return event, words.draw(rng, "centuries", 1)[0], years[int(rng.integers(len(years)))]
 
 
-def _asked(rng: np.random.Generator, event: str, century: str, year: str) -> Question:
+def _asked(rng: np.random.Generator, words: Words, event: str, century: str, year: str) -> Question:
     """The sentence on one event; the end that is said is any later year, all as likely."""
-    ends = [f"{each:02d}" for each in range(100)]
-    later = ends[int(year) + 1 :]
-    said = later[int(rng.integers(len(later)))]
+    split = int(year) + 1
     return Question(
-        _text(event, century, year), said, wrong=tuple(ends[: int(year) + 1]), correct=tuple(later), glue=""
+        _text(event, century, year),
+        YEARS[int(rng.integers(split, len(YEARS)))],
+        wrong=YEARS[:split],
+        correct=YEARS[split:],
+        glue="",
+        after=_beside(rng, words),
     )
+
+
+def _beside(rng: np.random.Generator, words: Words) -> str:
+    """A sentence on another event, in a year that is as early as answers are late."""
+    event, century, year = _drawn(rng, words, [])
+    return _BESIDE.format(event=event, century=century, year=YEARS[-1 - int(rng.integers(int(year) + 1, len(YEARS)))])
 
 
 def _text(event: str, century: str, year: str) -> Told:
