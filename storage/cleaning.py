@@ -6,7 +6,9 @@ import json
 import shutil
 import time
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import polars as pl
 
@@ -15,8 +17,10 @@ from storage.entries import Entries, Entry
 from storage.files import sweep_temporaries
 from storage.home import Home
 from storage.lake import Lake
+from storage.locks import LockBusy, file_lock
 from storage.rows import rows, trial_starting_with
 
+UNFINISHED = "unfinished"
 _PURPOSE = {
     "train": "trained reference models",
     "prepare": "promptsets",
@@ -25,6 +29,8 @@ _PURPOSE = {
     "deliver": "references to the lake (no files here)",
     "record": "references to MLflow runs (no files here)",
     "report": "references to report pages (no files here)",
+    "training": "references to the lake (no files here)",
+    UNFINISHED: "unfinished training, which goes on where it was saved",
     "unused": "objects that no entry refers to",
 }
 
@@ -60,6 +66,8 @@ def held(home: Home) -> list[Held]:
         n_bytes = sum(store.size(str(address)) for address in addresses)
         found.append(Held(stage, len(by_stage[stage]), len(addresses), n_bytes, _PURPOSE.get(stage, "")))
     unused = _unused(home)
+    n_bytes = sum(path.stat().st_size for path in home.training.rglob("*") if path.is_file())
+    found.append(Held(UNFINISHED, 0, len(_unfinished(home)), n_bytes, _PURPOSE[UNFINISHED]))
     found.append(Held("unused", 0, len(unused), sum(map(store.size, unused)), _PURPOSE["unused"]))
     return found
 
@@ -73,6 +81,17 @@ def free_stage(home: Home, stage: str) -> int:
         if address is not None:
             freed += store.size(address)
             store.remove(address)
+    return freed
+
+
+def free_unfinished(home: Home) -> int:
+    """Remove unfinished training that no process works on now; returns the bytes freed."""
+    freed = 0
+    for folder in _unfinished(home):
+        n_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        with suppress(LockBusy), file_lock(home.locks / "training" / f"{folder.name}.lock", timeout_seconds=0):
+            shutil.rmtree(folder)
+            freed += n_bytes
     return freed
 
 
@@ -132,6 +151,10 @@ def _by_stage(home: Home) -> dict[str, list[Entry]]:
 def _address(entry: Entry) -> str | None:
     value = entry.value.get("object")
     return Reference.from_json(value).address if value else None
+
+
+def _unfinished(home: Home) -> list[Path]:
+    return sorted(home.training.iterdir()) if home.training.is_dir() else []
 
 
 def _unused(home: Home) -> list[str]:

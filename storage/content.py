@@ -60,10 +60,13 @@ class ContentStore:
         """Store an object of one file that `write` fills at the path it is given."""
         return self.put(lambda folder: write(folder / name))
 
-    def folder(self, reference: Reference) -> Path:
-        """The object's folder after checking every file of it; raises Damaged."""
+    def folder(self, reference: Reference, part: str = "") -> Path:
+        """The object's folder after checking every file of it, or of its folder `part` alone; raises Damaged."""
         folder = self._place(reference)
+        below = f"{part}/" if part else ""
         for name, expected in reference.files.items():
+            if not name.startswith(below):
+                continue
             path = folder / name
             if not path.is_file() or sha256_file(path) != expected:
                 raise Damaged(f"{name} of object {reference.address} is missing or altered")

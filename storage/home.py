@@ -42,6 +42,11 @@ class Home:
         return self.store / "entries"
 
     @property
+    def training(self) -> Path:
+        """Unfinished training, one folder per model; each goes when its model is stored."""
+        return self.root / "training"
+
+    @property
     def locks(self) -> Path:
         """Kernel locks; their files stay empty."""
         return self.root / "locks"

@@ -1,11 +1,13 @@
-"""MLflow: one experiment per study, one run per model x promptset. The only module that imports mlflow."""
+"""MLflow: a run per model x promptset of a study, a run per training. The only module that imports mlflow."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +18,9 @@ from storage.home import Home
 from storage.locks import LockBusy, file_lock
 
 RUN_KEY = "mneme.run_key"
+TRAINING = "training"  # the experiment of all trainings
 _FINAL = ("FINISHED",)
+_logger = logging.getLogger("mneme")
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,63 @@ def record_run(home: Home, recording: Recording) -> str:
             raise
         client.set_terminated(run_id, "FINISHED")
         return run_id
+
+
+@contextmanager
+def training_run(
+    home: Home, key: str, name: str, tags: Mapping[str, str], parameters: Mapping[str, str]
+) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
+    """One run for one training, open as long as the block: yields `log(step, measures)`.
+
+    A training that goes on after a kill goes on in the same run, and steps that are there already are not logged again.
+    The run ends FINISHED, FAILED with an error, KILLED when interrupted (or by `sweep_killed`).
+    """
+    with file_lock(_lock(home, key)), _marked(home, key), _client(home) as client:
+        run_id = _training_run(client, _experiment(home, client, TRAINING), key, {**tags, "mlflow.runName": name})
+        _log_parameters(client, run_id, parameters)
+        last_step = _last_step(client, run_id)
+
+        def log(step: int, measures: Mapping[str, float]) -> None:
+            if step > last_step:
+                _stream(client, run_id, step, measures)
+
+        try:
+            yield log
+        except BaseException as error:
+            client.set_terminated(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+            raise
+        client.set_terminated(run_id, "FINISHED")
+
+
+def _training_run(client: Any, experiment: str, key: str, tags: Mapping[str, str]) -> str:
+    known = client.search_runs([experiment], f"tags.`{RUN_KEY}` = '{key}'", max_results=1)
+    if not known:
+        return str(client.create_run(experiment, tags={**tags, RUN_KEY: key}).info.run_id)
+    client.update_run(known[0].info.run_id, status="RUNNING")
+    return str(known[0].info.run_id)
+
+
+def _last_step(client: Any, run_id: str) -> int:
+    """The last step that a run knows a number of; -1 when it knows none."""
+    names = client.get_run(run_id).data.metrics
+    return max((each.step for name in names for each in client.get_metric_history(run_id, name)), default=-1)
+
+
+def _log_parameters(client: Any, run_id: str, parameters: Mapping[str, str]) -> None:
+    from mlflow.entities import Param  # noqa: PLC0415
+
+    client.log_batch(run_id, params=[Param(name, value) for name, value in sorted(parameters.items())])
+
+
+def _stream(client: Any, run_id: str, step: int, measures: Mapping[str, float]) -> None:
+    from mlflow.entities import Metric  # noqa: PLC0415
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+    at = int(time.time() * 1000)
+    try:
+        client.log_batch(run_id, metrics=[Metric(name, value, at, step) for name, value in sorted(measures.items())])
+    except MlflowException as error:
+        _logger.warning("MLflow did not take the measures of step %d, training goes on: %s", step, error)
 
 
 def sweep_killed(home: Home) -> list[str]:

@@ -22,8 +22,8 @@ def _text(values: list[str] | None = None) -> pa.Column:
     return pa.Column(pl.String, check)
 
 
-def _optional_text() -> pa.Column:
-    return pa.Column(pl.String, nullable=True)
+def _optional_text(values: list[str] | None = None) -> pa.Column:
+    return pa.Column(pl.String, pa.Check.isin(values) if values else None, nullable=True)
 
 
 def _json() -> pa.Column:
@@ -109,9 +109,11 @@ TABLES: dict[str, pa.DataFrameSchema] = {
         trial_id=_text(),
         model=_text(),
         model_seed=_seed(),
+        step=_count(nullable=True),
         promptset=_text(),
         promptset_seed=_seed(),
         is_control=_flag(),
+        baseline=_optional_text(["untrained", "bigram"]),
         probe=_text(),
         variant=_text(),
         probe_seed=_seed(),
@@ -261,6 +263,20 @@ TABLES: dict[str, pa.DataFrameSchema] = {
         bic_gain=_number(),
         n_steps=_count(1),
         verdict=_text(["phase change", "none"]),
+    ),
+    "training": _table(
+        ["training_id", "step", "measure"],
+        _INTERVAL,
+        training_id=_text(),
+        model=_text(),
+        model_seed=_seed(),
+        step=_count(),
+        measure=_text(),
+        value=_number(),
+        unit=_text(),
+        ci_low=_number(),
+        ci_high=_number(),
+        n_items=_count(nullable=True),
     ),
     "recordings": _table(
         ["study", "model", "model_seed", "promptset", "promptset_seed"],

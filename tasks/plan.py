@@ -10,14 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from mneme.errors import NotApplicable
 from storage.entries import Entries
 from storage.home import Home
 from storage.identity import changed_parts
+from storage.model_steps import source_at
 from storage.signatures import declared_facts
 from storage.specs import RecipeSource, TrialSpec
 from tasks.identify import Identified, identify
 from tasks.keys import key_of, prepare_parts, recipe_parts, run_parts
-from tasks.materialise import folder_value
+from tasks.materialise import at_step, folder_value
 from tasks.sizes import MIB, fits, trace_bytes
 from tasks.stage import Value, is_whole
 
@@ -53,7 +55,10 @@ def plan_pairing(
 ) -> list[Planned]:
     """Plan the trials of one model on one promptset; `before` holds earlier answers by trial id."""
     first, entries = trials[0], Entries(home.entries)
-    model = known_model(home, first)
+    try:
+        model = known_model(home, first)
+    except NotApplicable as reason:
+        return [Planned(trial, True, f"not applicable: {reason}") for trial in trials]
     if model is None:
         return [_unknown(trial, "the model is not here yet: it will be trained or fetched") for trial in trials]
     promptset = entries.read(key_of("prepare", prepare_parts(first, model)))
@@ -70,10 +75,11 @@ def plan_pairing(
 
 
 def known_model(home: Home, trial: TrialSpec) -> Value | None:
-    """The materialised model's value if that needs no training and no network, else None."""
+    """The materialised model's value if that needs no training and no network, else None; raises as `materialise`."""
     source = trial.model_spec.source
     if isinstance(source, RecipeSource):
-        return Entries(home.entries).read(key_of("materialise", recipe_parts(trial)))
+        trained = Entries(home.entries).read(key_of("materialise", recipe_parts(trial)))
+        return None if trained is None else at_step(trial, trained)
     from pathlib import Path
 
     from mneme.weights import read_folder
@@ -82,6 +88,7 @@ def known_model(home: Home, trial: TrialSpec) -> Value | None:
         return folder_value(Path(source.path), read_folder(Path(source.path)), None)
     from mneme.hub import cached_folder
 
+    source = source_at(trial.model_spec, trial.step)
     folder = cached_folder(source.id, source.revision, cache_dir=home.root / "hub")
     return None if folder is None else folder_value(folder, read_folder(folder), None)
 

@@ -15,11 +15,11 @@ _MIB = 2**20
 
 def gc(
     free: Annotated[
-        str, typer.Option("--free", help="Stages whose objects go, by comma: unused, trace, measure, prepare, train")
+        str, typer.Option("--free", help="What goes, by comma: unused, unfinished, or a stage (trace, measure, ...)")
     ] = "",
 ) -> None:
     """Say what the store holds and for what; with --free, remove it. Numbers in the lake always stay."""
-    from storage.cleaning import free_stage, free_unused, held, sweep
+    from storage.cleaning import UNFINISHED, free_stage, free_unfinished, free_unused, held, sweep
 
     home = writable_home()
     stages = [each.strip() for each in free.split(",") if each.strip()]
@@ -27,7 +27,8 @@ def gc(
     for each in stages:
         if each not in known:
             raise BadInput(f"--free '{each[:40]}' names nothing in the store; there is: {', '.join(sorted(known))}")
-    freed = sum(free_unused(home) if each == "unused" else free_stage(home, each) for each in stages)
+    special = {"unused": free_unused, UNFINISHED: free_unfinished}
+    freed = sum(special[each](home) if each in special else free_stage(home, each) for each in stages)
     sweep(home)
     _print(home)
     if stages:

@@ -21,9 +21,11 @@ def trial_row(delivery_id: str, **changes: Any) -> dict[str, Any]:
         "trial_id": "t1",
         "model": "tiny",
         "model_seed": 0,
+        "step": None,
         "promptset": "repeated_tokens",
         "promptset_seed": 0,
         "is_control": False,
+        "baseline": None,
         "probe": "induction",
         "variant": "primary",
         "probe_seed": 0,
@@ -78,7 +80,7 @@ def deliver_head_scores(lake: Lake, delivery_id: str, scores: dict[tuple[int, in
 
 
 def fill(home: Home, study: str = "example") -> None:
-    """A small study with everything in it: two models, a control, effects, behavior, a failure and a refusal."""
+    """A small study with everything in it: two models, a control, effects, behavior, steps, a failure, a refusal."""
     draw, lake = random.Random(0), Lake(home.lake)
     for model, n_layers, n_heads in (("tiny_gpt2", 2, 4), ("small_llama", 6, 8)):
         for promptset, is_control in (("repeated_tokens", False), ("repeated_tokens_shuffled", True)):
@@ -90,6 +92,7 @@ def fill(home: Home, study: str = "example") -> None:
         _deliver_ablation(lake, study, draw, about, (n_layers, n_heads))
         row = about | {"model_seed": 0, "promptset_seed": 0, "study": study, "recorded_at": NOON}
         lake.deliver("recordings", f"{study}-{model}", pl.DataFrame([row | {"mlflow_run_id": f"run-{model}"}]))
+    _deliver_dynamics(lake, study, draw)
     for probe, status, error in (
         (
             "entropy",
@@ -168,8 +171,30 @@ def deliver_comparisons(lake: Lake, study: str = "example") -> None:
     lake.deliver("phase_changes", study, pl.DataFrame(curves, infer_schema_length=None))
 
 
+def _deliver_dynamics(lake: Lake, study: str, draw: random.Random) -> None:
+    """A head probe and a behavior at three steps, and what the training measured itself."""
+    for step in (0, 10, 100):
+        about = {"model": "tiny_gpt2", "promptset": "repeated_tokens", "is_control": False, "step": step}
+        _deliver_head_trial(lake, study, draw, about | {"probe": "induction"}, (2, 4))
+        _deliver_behavior(lake, study, draw, about)
+    rows = [
+        training_row(step, measure, value=value, unit=unit)
+        for step in (0, 10, 100)
+        for measure, value, unit in (("loss", 4.0 - step / 40, "nats"), ("copy_accuracy", step / 100, "fraction"))
+    ]
+    lake.deliver("training", "tiny-training", pl.DataFrame(rows, infer_schema_length=None))
+
+
+def training_row(step: int, measure: str, **changes: Any) -> dict[str, Any]:
+    """A number without an interval, measured while `tiny_gpt2` was trained."""
+    row = {"training_id": "tiny-training", "model": "tiny_gpt2", "model_seed": 0, "step": step, "measure": measure}
+    row |= {"value": 0.5, "unit": "fraction", "ci_low": None, "ci_high": None, "n_items": None}
+    return row | changes
+
+
 def _answer(lake: Lake, study: str, about: dict[str, Any]) -> str:
     name = f"{about['model']}-{about.get('promptset', 'repeated_tokens')}-{about['probe']}"
+    name += f"-{about['step']}" if "step" in about else ""
     deliver_trial(lake, f"d-{name}", trial_id=f"t-{name}", **about)
     deliver_answer(lake, study, f"t-{name}", f"d-{name}")
     return f"d-{name}"

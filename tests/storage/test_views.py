@@ -16,7 +16,7 @@ from storage.home import Home
 from storage.lake import Lake
 from storage.views import View, broken_promises, build_views, list_views
 from storage.warehouse import publish
-from tests.storage.rows import NOON, deliver_answer, deliver_head_scores, deliver_trial, fill
+from tests.storage.rows import NOON, deliver_answer, deliver_head_scores, deliver_trial, fill, training_row
 
 COMMON = ["model", "model_seed", "promptset", "promptset_seed", "variant", "trial_id", "unit"]
 # the stable columns of each mart after the common ones; more may follow
@@ -30,6 +30,7 @@ DESIGNED = {
     "controls": "probe k value control_mean control_low control_high n_draws n_distinct p_value",
     "reliability": "probe split_half spearman_brown top_k_jaccard",
     "study_trials": "study probe",
+    "dynamics": "step measure value ci_low ci_high",
 }
 Ask = Callable[[str], list[tuple[Any, ...]]]
 
@@ -297,3 +298,56 @@ def test_a_view_without_description_and_a_description_without_view_are_refused(t
     (tmp_path / "mart/a.sql").unlink()
     with pytest.raises(BadInput, match=r"describes no view: write b\.sql beside it"):
         list_views(tmp_path)
+
+
+def test_marts_of_finished_models_do_not_show_the_steps_of_a_training(full: duckdb.DuckDBPyConnection) -> None:
+    at_steps = "trial_id in (select trial_id from mart.trials where step is not null)"
+    assert full.execute(f"select count(*) from mart.trials where {at_steps}").fetchone() == (9,)
+    assert full.execute(f"select count(*) from mart.study_trials where {at_steps}").fetchone() == (9,)
+    for mart in ("item_scores", "head_ranking", "head_effects", "behavior", "controls", "reliability"):
+        assert full.execute(f"select count(*) from mart.{mart} where {at_steps}").fetchone() == (0,)
+
+
+def test_the_dynamics_show_steps_and_training_and_no_finished_model(full: duckdb.DuckDBPyConnection) -> None:
+    found = full.execute(
+        "select variant, probe, measure, count(*), count(distinct step) from mart.dynamics group by all order by all"
+    ).fetchall()
+    assert found == [
+        ("primary", "copy_accuracy", "copy_accuracy", 3, 3),
+        ("primary", "copy_loss", "copy_loss", 3, 3),
+        ("primary", "induction", "induction", 3, 3),
+        ("primary", "induction", "induction_mean", 3, 3),
+        ("training", None, "copy_accuracy", 3, 3),
+        ("training", None, "loss", 3, 3),
+    ]
+    assert full.execute(
+        "select model, model_seed, promptset, trial_id, unit, step, value, ci_low from mart.dynamics"
+        " where variant = 'training' and measure = 'loss' and step = 100"
+    ).fetchall() == [("tiny_gpt2", 0, None, "tiny-training", "nats", 100, 1.5, None)]
+
+
+def test_a_head_probe_gives_its_best_head_with_interval_and_the_mean_of_its_heads(lake: Lake, ask: Ask) -> None:
+    deliver_trial(lake, "d1", step=8)
+    deliver_answer(lake, "s", "t1", "d1")
+    deliver_head_scores(lake, "d1", {(0, 0): 0.2, (1, 1): 0.5, (1, 0): 0.5, (0, 1): math.nan})
+    assert ask("select step, measure, value, ci_low, ci_high, n_items from mart.dynamics order by measure") == [
+        (8, "induction", 0.5, 0.45, 0.55, 20),
+        (8, "induction_mean", pytest.approx(0.4), None, None, 20),
+    ]
+
+
+def test_heads_of_which_none_could_be_measured_give_null_not_zero(lake: Lake, ask: Ask) -> None:
+    deliver_trial(lake, "d1", step=8)
+    deliver_answer(lake, "s", "t1", "d1")
+    deliver_head_scores(lake, "d1", {(0, 0): math.nan, (0, 1): math.nan})
+    assert ask("select measure, value from mart.dynamics order by measure") == [
+        ("induction", None),
+        ("induction_mean", None),
+    ]
+
+
+def test_a_retrained_model_replaces_its_curve(lake: Lake, ask: Ask) -> None:
+    for value in (0.25, 0.75):
+        rows = [training_row(step, "copy_accuracy", value=value) for step in (0, 1)]
+        lake.deliver("training", "tiny-training", pl.DataFrame(rows, infer_schema_length=None))
+    assert ask("select step, value from mart.dynamics order by step") == [(0, 0.75), (1, 0.75)]

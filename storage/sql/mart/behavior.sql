@@ -24,7 +24,7 @@ behavior_of_trials as (
         s.n_clusters
     from behavior as s
     inner join trials as t on s.delivery_id = t.delivery_id
-    where t.status = 'delivered'
+    where t.status = 'delivered' and t.step is null
 )
 
 select * from behavior_of_trials

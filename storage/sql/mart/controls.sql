@@ -28,7 +28,7 @@ controls_of_trials as (
         s.n_clusters
     from controls as s
     inner join trials as t on s.delivery_id = t.delivery_id
-    where t.status = 'delivered'
+    where t.status = 'delivered' and t.step is null
 )
 
 select * from controls_of_trials

@@ -28,7 +28,7 @@ head_effects_of_trials as (
         s.n_clusters
     from head_effects as s
     inner join trials as t on s.delivery_id = t.delivery_id
-    where t.status = 'delivered'
+    where t.status = 'delivered' and t.step is null
 )
 
 select * from head_effects_of_trials

@@ -26,7 +26,7 @@ ordered as (
         ) as place
     from head_scores as s
     inner join trials as t on s.delivery_id = t.delivery_id
-    where t.status = 'delivered'
+    where t.status = 'delivered' and t.step is null
 ),
 
 ranked as (

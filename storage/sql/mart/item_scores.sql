@@ -19,7 +19,7 @@ item_scores_of_trials as (
         s.value
     from item_scores as s
     inner join trials as t on s.delivery_id = t.delivery_id
-    where t.status = 'delivered'
+    where t.status = 'delivered' and t.step is null
 )
 
 select * from item_scores_of_trials

@@ -21,7 +21,7 @@ reliability_of_trials as (
         t.is_control
     from reliability as s
     inner join trials as t on s.delivery_id = t.delivery_id
-    where t.status = 'delivered'
+    where t.status = 'delivered' and t.step is null
 )
 
 select * from reliability_of_trials

@@ -22,7 +22,8 @@ asked as (
         a.answered_at,
         a.delivery_id,
         c.delivery_id is not null as is_current,
-        t.is_control
+        t.is_control,
+        t.step
     from answers as a
     inner join trials as t on a.delivery_id = t.delivery_id and a.trial_id = t.trial_id
     left join current_trials as c on a.delivery_id = c.delivery_id and a.trial_id = c.trial_id

@@ -30,7 +30,8 @@ recorded as (
         t.is_control,
         t.low,
         t.high,
-        t.studies
+        t.studies,
+        t.step
     from trials as t
     left join recordings as r
         on
