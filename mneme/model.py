@@ -34,9 +34,11 @@ class LanguageModel:
     forwards counts the calls of the stock model since it was loaded; items_per_forward says, by prompt length, how
     many prompts go through one (see `batching`); structure is where the parts of a layer lie; parity is what the gate
     measured. Padding needs no attention mask: it lies to the right, where a causal model does not look.
+    Raises: BadInput for quantised weights.
     """
 
     def __init__(self, hf: PreTrainedModel, name: str, folder: Path | None, device: str) -> None:
+        _check_floating(name, hf)
         config = hf.config.get_text_config()
         if hf.dtype == torch.float64:
             hf.set_experts_implementation("eager")  # grouped matrix products know no float64
@@ -211,6 +213,15 @@ def _check_finite(folder: Path, hf: PreTrainedModel) -> None:
             raise BadInput(
                 f"the weights {name} in {folder} hold NaN or infinity: train or save the model again, or load it as "
                 "float32"
+            )
+
+
+def _check_floating(name: str, hf: PreTrainedModel) -> None:
+    for part, weights in hf.named_parameters():
+        if weights.dtype not in DTYPES.values():
+            raise BadInput(
+                f"{name} holds quantised weights ({part} is {weights.dtype}), which have no gradients: load the model "
+                "in float32, bfloat16 or float16"
             )
 
 

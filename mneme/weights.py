@@ -30,7 +30,9 @@ BITS = {
     "F64": 64, "I64": 64, "U64": 64, "C64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16,
     "U16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "I8": 8, "U8": 8, "BOOL": 8, "F4": 4,
 }  # fmt: skip
+FLOATING = ("F64", "F32", "F16", "BF16")  # what weights may be; narrower types are quantised
 LONGEST_HEADER = 100_000_000  # bytes: the safetensors format's own limit
+_UNQUANTISED = "Mneme needs gradients and the model's own digits, so save the model in float32, bfloat16 or float16"
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ def read_folder(folder: str | Path) -> FolderFacts:
     """Facts of a local `save_pretrained` folder.
 
     Raises: BadInput, one sentence, for a missing folder or config, weights that are missing, pickled, truncated or
-    corrupt, a model that is not a causal language model, code that the folder wants run, a link that leaves it.
+    corrupt, quantised weights, a model that is not a causal language model, code that the folder wants run, a link that
+    leaves it.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -69,6 +72,7 @@ def read_folder(folder: str | Path) -> FolderFacts:
     config = read_config(folder)
     architecture = _causal_architecture(folder, config)
     files = weight_files(folder)
+    _refuse_quantised(folder, config, files)
     return FolderFacts(
         folder=folder,
         architecture=architecture,
@@ -122,6 +126,11 @@ def check_safetensors(path: Path) -> list[str]:
 
     Raises: BadInput when the file is truncated or corrupt.
     """
+    return list(_entries(path))
+
+
+def _entries(path: Path) -> dict[str, Any]:
+    """What the checked header of a safetensors file says of each tensor: dtype, shape, data_offsets."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -139,7 +148,22 @@ def check_safetensors(path: Path) -> list[str]:
             f"{path} holds {size - 8 - length} bytes of weights where its header says {expected}: "
             "it is truncated or corrupt, fetch or save it again"
         )
-    return list(tensors)
+    return dict(tensors)
+
+
+def _refuse_quantised(folder: Path, config: Mapping[str, Any], files: Iterable[Path]) -> None:
+    """Quantised weights have no gradients and other digits: refused by their settings, or by a weight's own type."""
+    nested = config.get("text_config")
+    for place in (config, nested if isinstance(nested, dict) else {}):
+        settings = place.get("quantization_config")
+        if settings:
+            method = settings.get("quant_method") if isinstance(settings, dict) else None
+            raise BadInput(f"{folder} holds weights quantised by {method or 'an unnamed method'}: {_UNQUANTISED}")
+    for path in files:
+        for name, entry in _entries(path).items():
+            is_matrix = name.endswith("weight") and len(entry["shape"]) == 2
+            if is_matrix and entry["dtype"] not in FLOATING:
+                raise BadInput(f"{folder} holds {name} as {entry['dtype']}, which is quantised: {_UNQUANTISED}")
 
 
 def _end_of(entry: Mapping[str, Any]) -> int:

@@ -176,6 +176,21 @@ def test_bad_requests_are_refused(tmp_path: Path) -> None:
         lm.logits(torch.tensor([[3]]))
 
 
+def test_a_model_with_quantised_weights_is_refused_by_name(tmp_path: Path) -> None:
+    hf = tiny("llama")
+    folder = tmp_path / "model"
+    hf.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BadInput, match="quantised by bitsandbytes"):
+        load_model(folder)
+    layer = hf.model.layers[1].mlp.up_proj
+    layer.weight = torch.nn.Parameter((layer.weight * 100).to(torch.int8), requires_grad=False)
+    with pytest.raises(BadInput, match=r"quantised weights \(model.layers.1.mlp.up_proj.weight is torch.int8\)"):
+        LanguageModel(hf, "mine", None, "cpu")
+
+
 def test_a_model_that_looks_ahead_is_refused(tmp_path: Path) -> None:
     folder = saved(tmp_path / "m", "gpt2")
     config = json.loads((folder / "config.json").read_text())

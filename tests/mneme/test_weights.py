@@ -132,6 +132,40 @@ def test_models_that_mneme_cannot_use_are_refused(tmp_path: Path, changes: dict[
         read_folder(model_folder(tmp_path / "m", **changes))
 
 
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}},
+            "quantised by bitsandbytes: ",
+        ),
+        (
+            {"text_config": {"quantization_config": {"quant_method": "mxfp4"}}},
+            "quantised by mxfp4: .* save the model in",
+        ),
+        ({"quantization_config": {"bits": 4}}, "quantised by an unnamed method: "),
+    ],
+)
+def test_models_quantised_by_their_settings_are_refused(
+    tmp_path: Path, changes: dict[str, object], sentence: str
+) -> None:
+    with pytest.raises(BadInput, match=sentence):
+        read_folder(model_folder(tmp_path / "m", **changes))
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn])
+def test_weights_of_a_quantised_type_are_refused_by_name_and_buffers_of_integers_are_not(
+    tmp_path: Path, dtype: torch.dtype
+) -> None:
+    folder = model_folder(tmp_path / "m", quantization_config=None)
+    buffers = {"h.0.bias": torch.ones(2, 2, dtype=torch.bool), "norm.weight": torch.ones(2)}
+    save_file(buffers | {"position_ids": torch.arange(4)[None]}, folder / SINGLE)
+    assert read_folder(folder).n_layers == 2
+    save_file(buffers | {"q_proj.weight": torch.ones(2, 2).to(dtype)}, folder / SINGLE)
+    with pytest.raises(BadInput, match=r"holds q_proj.weight as (I8|U8|F8_E4M3), which is quantised: Mneme needs"):
+        read_folder(folder)
+
+
 def test_a_built_in_model_that_also_ships_code_is_accepted(tmp_path: Path) -> None:
     assert read_folder(model_folder(tmp_path / "m", auto_map={"AutoModel": "m.M"})).n_layers == 2
 
