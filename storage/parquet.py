@@ -12,7 +12,7 @@ import re
 
 import polars as pl
 
-LAYOUT = 2  # of the lake's tables; a file of a later layout is left alone
+LAYOUT = 3  # of the lake's tables; a file of a later layout is left alone
 _MARK = "mneme-layout:{layout:04d} seal:{seal}"
 _MARK_PATTERN = re.compile(rb"mneme-layout:(\d{4}) seal:([0-9a-f]{64})")
 _BLANK = "0" * 64

@@ -60,13 +60,18 @@ class ModelSpec(Spec):
 
 
 class PromptsetSpec(Spec):
-    """configs/promptsets/<name>.yaml; `file` (CSV or JSONL) feeds a generator that takes the user's own rows."""
+    """configs/promptsets/<name>.yaml; `file` (CSV or JSONL) feeds a generator that takes the user's own rows.
+
+    `accuracy` names the probe that says how well this behavior is done: `set_accuracy` where the right answers are a
+    set, `copy_accuracy` where nothing but the next token is asked.
+    """
 
     description: str = ""
     generator: Name
     parameters: Parameters = {}
     control_of: Name | None = None
     file: str | None = None
+    accuracy: Literal["answer_accuracy", "set_accuracy", "copy_accuracy"] | None = None
 
 
 class ProbeSpec(Spec):
@@ -197,7 +202,8 @@ class TrialSpec(Spec):
         """
         idle = {"description": True} | ({"step_revision": True} if self.step is None else {})
         idle |= {"baseline": True} if self.model_spec.baseline is None else {}
-        exclude: dict[str, Any] = {"model_spec": idle, "promptset_spec": {"description": True}}
+        unsaid = {"description": True} | ({"accuracy": True} if self.promptset_spec.accuracy is None else {})
+        exclude: dict[str, Any] = {"model_spec": idle, "promptset_spec": unsaid}
         return self.model_dump(mode="json", exclude=exclude | ({"step": True} if self.step is None else {}))
 
     @property

@@ -226,7 +226,8 @@ def _deliver_head_trial(
 def _deliver_behavior(lake: Lake, study: str, draw: random.Random, about: dict[str, Any]) -> None:
     loss = 1.0 + draw.random()
     for probe, unit, value, chance in (("copy_loss", "nats", loss, 4.16), ("copy_accuracy", "fraction", 0.75, 1 / 64)):
-        facts = {"level": "behavior", "unit": unit, "low": 0.0, "high": None, "probe": probe}
+        spec = '{"promptset_spec": {"accuracy": "copy_accuracy"}}'
+        facts = {"level": "behavior", "unit": unit, "low": 0.0, "high": None, "probe": probe, "spec": spec}
         delivery_id = _answer(lake, study, about | facts)
         row = {"readout": probe, "value": value, "is_accuracy": unit == "fraction", "chance": chance}
         lake.deliver("behavior", delivery_id, _with_id(delivery_id, [row | _interval(value)]))
