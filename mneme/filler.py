@@ -12,7 +12,7 @@ from mneme.words import Words
 # No sentence says "A": in some behaviors that is the label of a box.
 SENTENCES = (
     "The {nouns} was near the {places}.",
-    "{names} saw the {colors} {objects} in the {places}.",
+    "{names} found the {colors} {objects} in the {places}.",
     "Near the {nouns} there was one {colors} {objects}.",
     "{names} went to the {places} with {names}.",
     "People said {codes} at the {places}.",

@@ -17,6 +17,7 @@ from mneme.scene_prompts import SceneReader, promptset_of_scenes
 from mneme.stories import Question, Scene, Told, joined, told
 from mneme.words import Words, words_for
 
+OPENING = "Remember this."  # so that every sentence stands after a space, and counts as many tokens anywhere
 SAYINGS = ("secret code", "magic word", "hidden sign")
 # What follows a value varies, or a head may learn to look at the token after it.
 ENDINGS = (".", " today.", " now.", ", they said.", " and no other.", " again.", ", as before.")
@@ -27,7 +28,7 @@ _MOST_NEEDLES = 8
 
 @dataclass(frozen=True)
 class Hay:
-    """What surrounds the needles: tokens of the whole prompt, place of the asked needle in it, how tokens count."""
+    """What surrounds the needles: tokens of the prompt without its opening, place of the asked needle, how they count."""
 
     n_tokens: int
     depth: float
@@ -65,7 +66,7 @@ def needle(  # noqa: PLR0913  a generator's keywords are what its YAML may set
     n_needles: int = 3,
     corrupt: str = "value",
 ) -> Promptset:
-    """'... The secret code of Mary is alpha today. ... So the secret code of Mary is' -> alpha, among other needles.
+    """'Remember this. ... The secret code of Mary is alpha today. ... So the secret code of Mary is' -> alpha.
 
     n_tokens: length of the prompt, its first token included; prompts fall short of it by less than a sentence.
     depth: place of the asked needle among the other sentences, 0 first .. 1 last, moved back to the end of a sentence;
@@ -91,7 +92,7 @@ def needle(  # noqa: PLR0913  a generator's keywords are what its YAML may set
     words = words_for(vocabulary, place, split)
     tokenizer = tokenizer_of(vocabulary, place)
     rng = np.random.default_rng(seed)
-    n_told = n_tokens - (vocabulary.first_id is not None)
+    n_told = n_tokens - (vocabulary.first_id is not None) - len(encode(tokenizer, OPENING))
 
     def draw() -> Scene:
         at = DEPTHS[int(rng.integers(len(DEPTHS)))] if depth is None else depth
@@ -135,7 +136,7 @@ def scene(
     candidates = (*needles.values, *hay_words, fresh_value)
 
     def tell(value: str) -> Told:
-        return joined([Told(before), needles.tell(0, value), Told(after)])
+        return joined([Told(OPENING), Told(before), needles.tell(0, value), Told(after)])
 
     def question(at: int) -> Question:
         answer = needles.values[at]
