@@ -202,3 +202,14 @@ def test_a_gap_that_some_resamples_lose_gives_a_share_without_interval():
     found = patched(torch.ones(6, 1, 1), gap)
     assert float(found["effect"][0]) == pytest.approx(6 / 4.1)
     assert np.isnan([found["low"][0], found["high"][0]]).all()
+
+
+def test_scores_of_the_weights_have_neither_interval_nor_n_nor_items():
+    scores = torch.tensor([[0.5, torch.nan], [-1.0, 0.0]])
+    tables = summarise(probes.get("copying_score"), {"scores": scores}, prompts(12), {}, 0)
+    assert list(tables) == ["head_scores"]
+    rows = tables["head_scores"]
+    np.testing.assert_array_equal(rows["score"], [0.5, np.nan, -1, 0])
+    assert rows["layer"].tolist() == [0, 0, 1, 1]
+    for missing in ("ci_low", "ci_high", "n_items", "n_clusters"):
+        assert np.isnan(rows[missing]).all()
