@@ -20,6 +20,7 @@ from storage.locks import LockBusy, file_lock
 RUN_KEY = "mneme.run_key"
 TRAINING = "training"  # the experiment of all trainings
 _FINAL = ("FINISHED",)
+_METRICS_AT_ONCE = 1000  # as many as a server takes
 _logger = logging.getLogger("mneme")
 
 
@@ -27,8 +28,9 @@ _logger = logging.getLogger("mneme")
 class Recording:
     """What MLflow is told about one model on one promptset in one study.
 
-    `key` names the content: the same key is recorded once. `metrics` and `parameters` are flat; `figures` are PNG
-    bytes and `documents` JSON values by artifact path; `files` are copied; `prompts` is the promptset's Parquet file.
+    `key` names the content: the same key is recorded once. `metrics` and `parameters` are flat, `curves` hold metrics
+    by training step; `figures` are PNG bytes and `documents` JSON values by artifact path; `files` are copied;
+    `prompts` is the promptset's Parquet file.
     """
 
     key: str
@@ -38,6 +40,7 @@ class Recording:
     tags: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
+    curves: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     figures: Mapping[str, bytes] = field(default_factory=dict)
     documents: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
@@ -155,8 +158,12 @@ def _log(client: Any, run_id: str, recording: Recording) -> None:
 
     at = recording.recorded_at_ms  # an explicit time: logging twice leaves one entry
     metrics = [Metric(name, value, at, 0) for name, value in sorted(recording.metrics.items())]
+    for name, curve in sorted(recording.curves.items()):
+        metrics += [Metric(name, value, at, step) for step, value in sorted(curve.items())]
     parameters = [Param(name, value) for name, value in sorted(recording.parameters.items())]
-    client.log_batch(run_id, metrics=metrics, params=parameters)
+    client.log_batch(run_id, params=parameters)
+    for start in range(0, len(metrics), _METRICS_AT_ONCE):
+        client.log_batch(run_id, metrics=metrics[start : start + _METRICS_AT_ONCE])
     if recording.prompts is not None:
         client.log_inputs(run_id, datasets=[_dataset(recording.prompts, recording.promptset)])
     for path, document in sorted(recording.documents.items()):

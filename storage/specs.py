@@ -222,6 +222,11 @@ class TrialSpec(Spec):
         return self.finished_model_label + ("" if self.step is None else f"@{self.step}")
 
     @property
+    def finished_pairing_label(self) -> str:
+        """Short name of the model at the end of its training and the promptset: model[seed] / promptset[seed]."""
+        return f"{self.finished_model_label} / {self.promptset}[{self.promptset_seed}]"
+
+    @property
     def pairing_label(self) -> str:
         """Short name of the model and the promptset: model[seed]@step / promptset[seed]."""
         return f"{self.model_label} / {self.promptset}[{self.promptset_seed}]"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,14 @@ from tasks.stage import Value, stage
 
 
 def record_pairing(home: Home, study: str, deliveries: list[dict[str, Any]], prompts: str | None, page: str) -> Value:
-    """Record the deliveries (`{trial, delivery_id}`) of one model on one promptset, unless they already are."""
+    """Record the deliveries (`{trial, delivery_id}`) of one model on one promptset, unless they already are.
+
+    The steps of one training are one run, with a curve for each metric.
+    """
     from storage.mlflow_log import has_store
 
     key = digest({"study": study, "deliveries": [each["delivery_id"] for each in deliveries]})
-    label = TrialSpec.model_validate(deliveries[0]["trial"]).pairing_label
+    label = TrialSpec.model_validate(deliveries[0]["trial"]).finished_pairing_label
     inputs = {"study": study, "run_key": key, "deliveries": deliveries, "prompts": prompts, "page": page}
     return record.run(home, f"record-{key}", label, inputs, refresh=not has_store(home))
 
@@ -46,14 +50,16 @@ def record(
     trials = [TrialSpec.model_validate(each["trial"]) for each in deliveries]
     first, now = trials[0], datetime.now(UTC)
     frames = {each["delivery_id"]: _frames(home, each["delivery_id"]) for each in deliveries}
+    curves = _metrics(trials, deliveries, frames)
     recording = Recording(
         key=run_key,
         study=study,
-        name=first.pairing_label,
+        name=first.finished_pairing_label,
         recorded_at_ms=int(now.timestamp() * 1000),
         tags=_tags(study, trials),
         parameters=_parameters(first),
-        metrics=_metrics(trials, deliveries, frames),
+        metrics=curves.pop(None, {}),
+        curves=_by_name(curves),
         figures=_figures(trials, deliveries, frames),
         documents={"trials.json": deliveries},
         files=(Path(page),) if page else (),
@@ -111,23 +117,39 @@ def _name(trial: TrialSpec) -> str:
 
 def _metrics(
     trials: Sequence[TrialSpec], deliveries: Sequence[dict[str, Any]], frames: dict[str, dict[str, Any]]
-) -> dict[str, float]:
-    metrics: dict[str, float | None] = {}
+) -> dict[int | None, dict[str, float]]:
+    """Metrics by step of the training, None for the finished model."""
+    metrics: dict[int | None, dict[str, float]] = defaultdict(dict)
     for trial, each in zip(trials, deliveries, strict=True):
-        tables, name = frames[each["delivery_id"]], _name(trial)
-        if "head_scores" in tables:
-            metrics[f"{name}/max"] = tables["head_scores"]["score"].max()
-            metrics[f"{name}/mean"] = tables["head_scores"]["score"].mean()
-        if "head_effects" in tables:
-            metrics[f"{name}/max_effect"] = tables["head_effects"]["effect"].max()
-        for row in tables["behavior"].iter_rows(named=True) if "behavior" in tables else ():
-            metrics[f"{name}/{row['readout']}"] = row["value"]
-        for row in tables["controls"].iter_rows(named=True) if "controls" in tables else ():
-            metrics[f"{name}/top_{row['k']}"] = row["value"]
-            metrics[f"{name}/random_{row['k']}"] = row["control_mean"]
-        if "reliability" in tables:
-            metrics[f"{name}/split_half"] = tables["reliability"]["split_half"].max()
-    return {name: float(value) for name, value in metrics.items() if value is not None}
+        found = _metrics_of(_name(trial), frames[each["delivery_id"]])
+        metrics[trial.step] |= {name: float(value) for name, value in found.items() if value is not None}
+    return metrics
+
+
+def _metrics_of(name: str, tables: dict[str, Any]) -> dict[str, float | None]:
+    metrics: dict[str, float | None] = {}
+    if "head_scores" in tables:
+        metrics[f"{name}/max"] = tables["head_scores"]["score"].max()
+        metrics[f"{name}/mean"] = tables["head_scores"]["score"].mean()
+    if "head_effects" in tables:
+        metrics[f"{name}/max_effect"] = tables["head_effects"]["effect"].max()
+    for row in tables["behavior"].iter_rows(named=True) if "behavior" in tables else ():
+        metrics[f"{name}/{row['readout']}"] = row["value"]
+    for row in tables["controls"].iter_rows(named=True) if "controls" in tables else ():
+        metrics[f"{name}/top_{row['k']}"] = row["value"]
+        metrics[f"{name}/random_{row['k']}"] = row["control_mean"]
+    if "reliability" in tables:
+        metrics[f"{name}/split_half"] = tables["reliability"]["split_half"].max()
+    return metrics
+
+
+def _by_name(by_step: Mapping[int | None, Mapping[str, float]]) -> dict[str, dict[int, float]]:
+    curves: dict[str, dict[int, float]] = defaultdict(dict)
+    for step, metrics in by_step.items():
+        for name, value in metrics.items():
+            if step is not None:
+                curves[name][step] = value
+    return curves
 
 
 def _figures(
@@ -137,7 +159,7 @@ def _figures(
 
     figures = {}
     for trial, each in zip(trials, deliveries, strict=True):
-        for table, column in (("head_scores", "score"), ("head_effects", "effect")):
+        for table, column in (("head_scores", "score"), ("head_effects", "effect")) if trial.step is None else ():
             frame = frames[each["delivery_id"]].get(table)
             if frame is not None:
                 figures[f"heat_maps/{_name(trial)}.{column}.png"] = heat_map_png(
