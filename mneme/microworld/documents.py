@@ -1,0 +1,158 @@
+"""Documents of the micro-world: scenes of a behavior, told whole, with the tokens that answer something marked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from mneme.lexicon import LEXICON
+from mneme.microworld.tokenizer import SPECIALS, words_in
+from mneme.promptsets.agreement import scene as agreement
+from mneme.promptsets.boxes import scene as boxes
+from mneme.promptsets.colored_objects import scene as colored_objects
+from mneme.promptsets.counterfactual_facts import scene as counterfactual_facts
+from mneme.promptsets.docstring import scene as docstring
+from mneme.promptsets.entity_binding import scene as entity_binding
+from mneme.promptsets.greater_than import scene as greater_than
+from mneme.promptsets.ioi import scene as ioi
+from mneme.promptsets.key_value_recall import scene as key_value_recall
+from mneme.promptsets.multiple_choice import scene as multiple_choice
+from mneme.promptsets.needle import scene as needle
+from mneme.promptsets.sequence_order import scene as sequence_order
+from mneme.promptsets.stored_facts import scene as stored_facts
+from mneme.promptsets.verbatim_list import scene as verbatim_list
+from mneme.stories import Scene
+from mneme.words import Words
+
+INDUCTION = "induction"
+_SCENES: Mapping[str, Callable[[np.random.Generator, Words], Scene]] = {
+    "agreement": agreement,
+    "boxes": boxes,
+    "colored_objects": colored_objects,
+    "counterfactual_facts": counterfactual_facts,
+    "docstring": docstring,
+    "entity_binding": entity_binding,
+    "greater_than": greater_than,
+    "ioi": ioi,
+    "key_value_recall": key_value_recall,
+    "multiple_choice": multiple_choice,
+    "needle": needle,
+    "sequence_order": sequence_order,
+    "stored_facts": stored_facts,
+    "verbatim_list": verbatim_list,
+}
+# How often a document of each behavior is drawn; the hard ones more often.
+MIXTURE: Mapping[str, float] = {
+    INDUCTION: 1.2,
+    "verbatim_list": 1.0,
+    "ioi": 1.0,
+    "colored_objects": 2.0,
+    "needle": 2.0,
+    "key_value_recall": 2.5,
+    "entity_binding": 1.5,
+    "boxes": 1.5,
+    "stored_facts": 1.0,
+    "counterfactual_facts": 1.5,
+    "greater_than": 1.0,
+    "agreement": 0.7,
+    "multiple_choice": 1.5,
+    "sequence_order": 1.0,
+    "docstring": 1.0,
+}
+_SHORTEST_PERIOD, _LONGEST_PERIOD = 5, 64
+_SAMPLES_FOR_VOCABULARY = 100
+_SHARE_OF_LONG = 0.04
+_SLACK = 1.25  # how much longer than the shortest the longest of a group may be
+
+
+@dataclass(frozen=True)
+class Document:
+    """Token ids without the first token of a text, and which of them answer something: both [position]."""
+
+    ids: list[int]
+    is_answer: list[bool]
+
+
+def scene_of(behavior: str) -> Callable[[np.random.Generator, Words], Scene]:
+    """The function that makes training scenes of a behavior."""
+    return _SCENES[behavior]
+
+
+@cache
+def world_words() -> tuple[str, ...]:
+    """Every word of the micro-world: the lexicon, and what the templates of the behaviors say around it."""
+    words = dict.fromkeys(word for members in LEXICON.values() for word in members)
+    rng = np.random.default_rng(0)
+    for split in ("train", "evaluation"):
+        source = Words(split)
+        for behavior in MIXTURE:
+            if behavior != INDUCTION:
+                for _ in range(_SAMPLES_FOR_VOCABULARY):
+                    words |= dict.fromkeys(words_in(scene_of(behavior)(rng, source).document().text))
+    return tuple(sorted(words))
+
+
+class Library:
+    """Draws documents of the mixture; what it draws depends on the generator it is given alone."""
+
+    def __init__(self, vocabulary: Mapping[str, int], longest: int, mixture: Mapping[str, float] = MIXTURE) -> None:
+        self._ids = vocabulary
+        # a tokenizer lists its words in another order each time
+        self._ordinary = sorted(index for word, index in vocabulary.items() if word not in SPECIALS)
+        self._longest = longest
+        self._words = Words("train")
+        self._behaviors = list(mixture)
+        weights = np.array([mixture[each] for each in self._behaviors])
+        self._shares = weights / weights.sum()
+
+    def draw(self, rng: np.random.Generator) -> Document:
+        """One document of at most `longest` tokens: one scene, or, now and then, scenes until it is full."""
+        document = self._one(rng)
+        if rng.random() >= _SHARE_OF_LONG:
+            return document
+        while True:
+            more = self._one(rng)
+            if len(document.ids) + len(more.ids) > self._longest:
+                return document
+            document = Document(document.ids + more.ids, document.is_answer + more.is_answer)
+
+    def of(self, behavior: str, rng: np.random.Generator) -> Document:
+        """One document of a behavior, cut to `longest` tokens."""
+        document = self._repeat(rng) if behavior == INDUCTION else self._told(scene_of(behavior)(rng, self._words))
+        return Document(document.ids[: self._longest], document.is_answer[: self._longest])
+
+    def _one(self, rng: np.random.Generator) -> Document:
+        return self.of(self._behaviors[int(rng.choice(len(self._behaviors), p=self._shares))], rng)
+
+    def _told(self, scene: Scene) -> Document:
+        told = scene.document()
+        answers = {told.spans[f"answer_{number}"][0] for number in range(len(scene.questions))}
+        ids: list[int] = []
+        is_answer: list[bool] = []
+        at = 0
+        for word in words_in(told.text):
+            at = told.text.index(word, at)
+            ids.append(self._ids[word])
+            is_answer.append(at in answers)
+            at += len(word)
+        return Document(ids, is_answer)
+
+    def _repeat(self, rng: np.random.Generator) -> Document:
+        """Distinct random words, said two or three times; the period varies, or copying is learnt by position."""
+        period = int(rng.integers(_SHORTEST_PERIOD, _LONGEST_PERIOD + 1))
+        copies = 2 if period > self._longest // 4 else int(rng.integers(2, 4))
+        first = [self._ordinary[each] for each in rng.choice(len(self._ordinary), size=period, replace=False)]
+        return Document(first * copies, [False] * (period + 1) + [True] * (period * (copies - 1) - 1))
+
+
+def rows_by_length(documents: Sequence[Document]) -> list[list[Document]]:
+    """The documents in groups of like length, so that little padding is needed."""
+    groups: list[list[Document]] = []
+    for each in sorted(documents, key=lambda document: len(document.ids)):
+        if not groups or len(each.ids) > _SLACK * len(groups[-1][0].ids):
+            groups.append([])
+        groups[-1].append(each)
+    return groups
