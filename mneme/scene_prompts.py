@@ -128,7 +128,7 @@ def promptset_of_scenes(
     """
     rows: list[_Row] = []
     seen: set[tuple[int, ...]] = set()
-    reasons: Counter[str] = Counter(dropped)
+    reasons: Counter[str] = Counter()
     most = max(_LEAST_DRAWS, _DRAWS_PER_ITEM * n_items)
     for _ in range(most):
         if len(rows) == n_items:
@@ -143,6 +143,7 @@ def promptset_of_scenes(
             continue
         seen.add(tuple(row.clean))
         rows.append(row)
+    reasons.update(dropped)  # now that the draws have looked at all words
     if len(rows) < n_items:
         commonest, count = reasons.most_common(1)[0]
         raise BadInput(

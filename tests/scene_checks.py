@@ -1,5 +1,6 @@
 """What tests of prompts told in scenes ask of them."""
 
+import re
 from collections import Counter
 
 import torch
@@ -20,8 +21,8 @@ def answers(prompts: Promptset, vocabulary: Vocabulary) -> list[str]:
 
 
 def text_of(vocabulary: Vocabulary, row: torch.Tensor, length: int) -> str:
-    """A row of ids as text, without its first token."""
-    return vocabulary.tokenizer.decode(row[1:length]).strip()
+    """A row of ids as text, without its first token and without spaces before marks."""
+    return re.sub(r" ([.,:])", r"\1", vocabulary.tokenizer.decode(row[1:length]).strip())
 
 
 def changed_places(prompts: Promptset, item: int) -> list[int]:

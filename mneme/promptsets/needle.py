@@ -28,7 +28,7 @@ _MOST_NEEDLES = 8
 
 @dataclass(frozen=True)
 class Hay:
-    """What surrounds the needles: tokens of the prompt without its opening, place of the asked needle, how they count."""
+    """Around the needles: tokens of the prompt but for its opening, depth of the asked one, how tokens count."""
 
     n_tokens: int
     depth: float

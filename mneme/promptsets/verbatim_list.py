@@ -18,6 +18,7 @@ from mneme.words import Words, words_for
 CONDITIONS = ("repeat", "permute", "novel")
 ENDS = ("word", "full")
 _SHORTEST, _LONGEST = 3, 10
+_FRAME = 16  # words and marks around the lists and the text between, with the first token
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,13 @@ def verbatim_list(  # noqa: PLR0913  a generator's keywords are what its YAML ma
     list2_0 .. . Facts: condition, n_nouns, n_between, ends, split.
     Departs from METHODS 9: the text between is made of a word list and has no noun of the lists in it; lists are drawn
     at random, so there is no list of one category.
-    Raises: BadInput for fewer than three nouns, or where the tokenizer has too few single-token words.
+    Raises: BadInput for fewer than three nouns, a text between that the context has no room for, or where the tokenizer
+    has too few single-token words.
     """
     place = "verbatim_list"
     n_items = whole_number(f"{place}.n_items", n_items, 1)
     n_nouns = whole_number(f"{place}.n_nouns", n_nouns, _SHORTEST)
-    n_between = whole_number(f"{place}.n_between", n_between, 0, vocabulary.context)
+    n_between = whole_number(f"{place}.n_between", n_between, 0, vocabulary.context - _FRAME - 4 * n_nouns)
     condition = one_of(f"{place}.condition", condition, CONDITIONS)
     ends = one_of(f"{place}.ends", ends, ENDS)
     words = words_for(vocabulary, place, split)
