@@ -38,7 +38,8 @@ def colored_objects(  # noqa: PLR0913  a generator's keywords are what its YAML 
     that neither what stands twice nor what stands last gives the answer away.
     Corrupt: another of the objects is asked for (the paper's `mindiff`), one token away.
     Labels: correct_color, correct_object, wrong_color_0.., wrong_object_0.. in the list, asked, end.
-    Facts: n_shots, n_objects, elsewhere, split. Wrong answers: every other color of the prompt.
+    Facts: n_shots, n_objects, elsewhere, split, chance (1 / n_objects: a guess in the list, which is more than a guess
+    among all colors of the prompt). Wrong answers: every other color of the prompt.
     Departs from the paper: colors are lower-case words, sentences stand on one line, surfaces and objects are others,
     the example may share colors with the question, and `elsewhere`; without it the prompts are nearest to the paper's.
     Raises: BadInput where the tokenizer has too few single-token words or n_items exceeds what can be told.
@@ -51,7 +52,13 @@ def colored_objects(  # noqa: PLR0913  a generator's keywords are what its YAML 
         raise BadInput(f"{place}.elsewhere is {elsewhere!r}: give true or false")
     words = words_for(vocabulary, place, split)
     rng = np.random.default_rng(seed)
-    facts = {"n_shots": n_shots, "n_objects": n_objects, "elsewhere": elsewhere, "split": split}
+    facts = {
+        "n_shots": n_shots,
+        "n_objects": n_objects,
+        "elsewhere": elsewhere,
+        "split": split,
+        "chance": {"answer_accuracy": 1 / n_objects},
+    }
     return promptset_of_scenes(
         SceneReader(vocabulary, place),
         lambda: scene(rng, words, n_shots, n_objects, elsewhere),

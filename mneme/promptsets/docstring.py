@@ -37,7 +37,8 @@ def docstring(  # noqa: PLR0913  a generator's keywords are what its YAML may se
     that no name stands twice and the answer nowhere.
     Labels: answer_def, previous_def (the documented argument before it, in the definition), previous_doc (the same in
     the docstring), previous_def_next (the token after it), end.
-    Facts: n_arguments, n_documented, n_prefix (null where drawn), split. Wrong answers: every other argument.
+    Facts: n_arguments, n_documented, n_prefix (null where drawn), split, chance (a guess among the arguments that are
+    not documented yet, which is more than a guess among all). Wrong answers: every other argument.
     Departs from the paper: descriptions are two words that may stand in several prompts, function names are few.
     Raises: BadInput for an argument list too short to hold the answer, too few single-token words, or n_items beyond
     what can be told.
@@ -55,7 +56,13 @@ def docstring(  # noqa: PLR0913  a generator's keywords are what its YAML may se
         )
     words = words_for(vocabulary, place, split)
     rng = np.random.default_rng(seed)
-    facts = {"n_arguments": n_arguments, "n_documented": n_documented, "n_prefix": n_prefix, "split": split}
+    facts = {
+        "n_arguments": n_arguments,
+        "n_documented": n_documented,
+        "n_prefix": n_prefix,
+        "split": split,
+        "chance": {"answer_accuracy": 1 / (n_arguments - n_documented)},
+    }
     return promptset_of_scenes(
         SceneReader(vocabulary, place, followed=("previous_def",)),
         lambda: scene(rng, words, n_arguments, n_documented, n_prefix),
