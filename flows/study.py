@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from typing import Any
 
 from prefect import flow
 
 from flows.answers import Answer, Answered, Asking, answer_pairing
+from flows.comparisons import Compared, compare
 from flows.environment import prepare_environment
 from mneme.errors import MnemeError
 from storage.home import Home, writable_home
@@ -16,6 +18,7 @@ from tasks.ledger import ledger
 from tasks.models import release
 from tasks.publish import publish
 from tasks.record import record_pairing, sweep_killed_runs
+from tasks.record_comparisons import record_comparisons
 from tasks.report import report
 
 
@@ -47,11 +50,15 @@ def study(study: str, settings: dict[str, Any] | None = None, refresh: list[str]
     ]
     release()
     publish(home)
-    page = report(home, study, {each.trial.trial_id: each.delivery_id for each in _all(answered)})
+    answers = _all(answered)
+    compared = compare(home, asked, [each.trial for each in answers])
+    deliveries = {each.trial.trial_id: each.delivery_id for each in answers}
+    page = report(home, study, deliveries, compared.ids)
+    record_comparisons(home, study, deliveries, compared.phase_changes, compared.claims)
     if _record(home, study, answered, str(page)):
         publish(home)
 
-    return _outcome(study, _all(answered), str(page))
+    return _outcome(study, answers, compared, str(page))
 
 
 def _all(answered: list[Answered]) -> list[Answer]:
@@ -59,26 +66,35 @@ def _all(answered: list[Answered]) -> list[Answer]:
 
 
 def _record(home: Home, study: str, answered: list[Answered], page: str) -> bool:
-    """Tell MLflow of each pairing; whether anything was new to it."""
+    """Tell MLflow of each pairing, the steps of one training together; whether anything was new to it."""
     before = len(ledger.all())
-    for each in answered:
+    for group in _by_finished_pairing(answered):
         deliveries = [
             {"trial": answer.trial.model_dump(mode="json"), "delivery_id": answer.delivery_id}
-            for answer in each.answers
+            for answer in _all(group)
             if answer.status == "delivered"
         ]
         if deliveries:
-            record_pairing(home, study, deliveries, each.prompts, page)
+            prompts = next((each.prompts for each in group if each.prompts), None)
+            record_pairing(home, study, deliveries, prompts, page)
     return len(ledger.all()) > before
 
 
-def _outcome(study: str, answers: list[Answer], page: str) -> dict[str, Any]:
+def _by_finished_pairing(answered: list[Answered]) -> list[list[Answered]]:
+    groups: dict[str, list[Answered]] = defaultdict(list)
+    for each in answered:
+        groups[each.answers[0].trial.finished_pairing_label].append(each)
+    return list(groups.values())
+
+
+def _outcome(study: str, answers: list[Answer], compared: Compared, page: str) -> dict[str, Any]:
     statuses = [answer.status for answer in answers]
     outcome = {
         "study": study,
         "trials": {status: statuses.count(status) for status in sorted(set(statuses))},
         "computed_trials": len({work.key for work in ledger.all() if work.stage == "deliver"}),
         "forwards": ledger.forwards,
+        "claims": compared.verdicts,
         "trial_ids": [answer.trial.trial_id for answer in answers],
         "report": page,
     }

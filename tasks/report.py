@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from storage.entries import Entries
@@ -11,9 +12,10 @@ from storage.identity import digest
 from tasks.stage import Value, stage
 
 
-def report(home: Home, study: str, deliveries: dict[str, str]) -> Path:
+def report(home: Home, study: str, deliveries: dict[str, str], comparisons: Sequence[str]) -> Path:
     """The report of a study on these trials (trial id -> delivery id), from the cache when nothing on it changed."""
-    key = f"report-{digest({'study': study, 'deliveries': deliveries, 'page': _page_code(), 'home': str(home.root)})}"
+    shown = {"study": study, "deliveries": deliveries, "comparisons": sorted(comparisons), "home": str(home.root)}
+    key = f"report-{digest({**shown, 'page': _page_code()})}"
     known = Entries(home.entries).read(key)
     path = home.reports / f"{study}.html"
     is_current = known is not None and path.is_file() and sha256_file(path) == known["sha256"]

@@ -18,6 +18,7 @@ from storage.files import write_text
 from storage.home import Home
 from storage.reader import reading
 from storage.report.colours import scale_of
+from storage.report.curves import Line, curves_svg, legend_key, panels
 from storage.report.drawings import decimals_for, heat_map, interval, number, shared_definitions
 from storage.report.questions import Answer, Row, ask_all
 
@@ -48,12 +49,19 @@ def _render(study: str, answers: dict[str, Answer]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "place": _place, "duration": _duration, "method": _method}
+    environment.filters |= {"expected": _expected, "key": _legend_key}
     trials = answers["trials"].rows
     return environment.get_template("page.html.j2").render(
         study=study,
         sql={name: answer.sql for name, answer in answers.items()},
         summary=_summary(trials),
         trials=trials,
+        claims=_claims(answers["claims"].rows),
+        curves=[
+            {"panel": panel, "drawing": _drawn(curves_svg(panel))}
+            for panel in panels(answers["dynamics"].rows, answers["phase_changes"].rows)
+        ],
+        phase_changes=answers["phase_changes"].rows,
         rankings=_rankings(answers["ranking"].rows, trials),
         heat_maps=_heat_maps(answers["scores"].rows, "score", trials),
         effect_maps=_heat_maps(answers["effects"].rows, "effect", trials),
@@ -65,9 +73,33 @@ def _render(study: str, answers: dict[str, Answer]) -> str:
     )
 
 
+def _claims(rows: list[Row]) -> list[Row]:
+    """The claims with a drawing each: the difference on a line of its own, grey where it was expected."""
+    for row in rows:
+        margin = row["margin"]
+        domain = _domain([row | {"more": 1.25 * margin, "less": -1.25 * margin}], "difference", "ci_low", "ci_high")
+        wanted = {"above": (margin, domain[1]), "below": (domain[0], -margin), "within": (-margin, margin)}
+        row["decimals"] = decimals_for(domain)
+        row["drawing"] = _drawn(
+            interval(row["difference"], (row["ci_low"], row["ci_high"]), domain, wanted[row["expected"]])
+        )
+    return rows
+
+
+def _legend_key(line: Line) -> Markup:
+    return _drawn(legend_key(line))
+
+
+def _expected(row: Row) -> str:
+    """Where the difference was expected."""
+    margin = number(row["margin"])
+    below = margin if row["margin"] == 0 else f"−{margin}"
+    return {"above": f"> {margin}", "below": f"< {below}", "within": f"within ±{margin}"}[row["expected"]]
+
+
 def _place(row: Row) -> str:
     """Model and promptset, with their seeds in brackets."""
-    names = [(row["model"], row["model_seed"]), (row["promptset"], row["promptset_seed"])]
+    names = [(row["model"], row["model_seed"]), (row["promptset"] or "while training", row["promptset_seed"])]
     return " · ".join(name if seed is None else f"{name}[{seed}]" for name, seed in names)
 
 

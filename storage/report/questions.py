@@ -13,6 +13,26 @@ Row = dict[str, Any]
 _IN_STUDY = "trial_id in (select trial_id from mart.study_trials where study = {study})"
 _ORDER = "probe, variant, model, model_seed, is_control, promptset, promptset_seed"
 _QUESTIONS = {
+    "claims": """
+select claim, description, expected, margin, level, found, control, difference, ci_low, ci_high, n, unit,
+    verdict, reason, found_sql, control_sql, comparison_id
+from mart.comparisons
+where study = {study}
+order by claim""",
+    "phase_changes": """
+select model, model_seed, promptset, promptset_seed, probe, variant, measure, t50, t50_low, t50_high, width, rise,
+    bic_gain, n_steps, verdict, comparison_id
+from mart.phase_changes
+where study = {study}
+order by measure, variant, promptset, promptset_seed, model, model_seed""",
+    "dynamics": """
+select measure, probe, variant, promptset, promptset_seed, model, model_seed, step, value, ci_low, ci_high, unit
+from mart.dynamics as d
+where {in_study} or (variant = 'training' and exists (
+    select 1 from mart.phase_changes as p
+    where p.study = {study} and p.variant = 'training' and p.measure = d.measure
+        and p.model = d.model and p.model_seed is not distinct from d.model_seed))
+order by measure, probe, variant, promptset, model, model_seed, promptset_seed, step""",
     "trials": """
 select model, model_seed, promptset, promptset_seed, probe, variant, status, error, seconds, forwards,
     device, dtype, code, versions, mlflow_run_id, delivered_at, delivery_id, trial_id, level, low, high, is_control
@@ -69,10 +89,13 @@ def ask_all(
     connection: duckdb.DuckDBPyConnection, study: str, trial_ids: Collection[str] | None = None
 ) -> dict[str, Answer]:
     """Every question about one study, or about some of its trials, answered."""
-    in_study = _IN_STUDY.format(study=_quoted(study))
+    named = _quoted(study)
+    in_study = _IN_STUDY.format(study=named)
     if trial_ids is not None:
         in_study += f"\n    and trial_id in ({', '.join(map(_quoted, sorted(trial_ids))) or 'null'})"
-    questions = {name: sql.strip().format(in_study=in_study, order=_ORDER) for name, sql in _QUESTIONS.items()}
+    questions = {
+        name: sql.strip().format(in_study=in_study, study=named, order=_ORDER) for name, sql in _QUESTIONS.items()
+    }
     return {name: _ask(connection, sql) for name, sql in questions.items()}
 
 
