@@ -10,9 +10,10 @@ from mneme.errors import NotApplicable
 from mneme.measuring import measure
 from mneme.model import load_model
 from mneme.probe import probes
-from mneme.promptset import Promptset
+from mneme.promptset import Promptset, promptsets
 from mneme.scores import AnswerScores
 from tests.planted import save
+from tests.scene_vocabularies import word_vocabulary
 
 NAMES = ("top1_accuracy", "set_accuracy", "probability_difference")
 NO_PROMPTS = Promptset(Batch.of(torch.zeros(1, 2, dtype=torch.int64)))
@@ -115,6 +116,18 @@ def test_a_model_without_weights_ties_everywhere_and_earns_nothing(tmp_path):
     assert found["probability_difference"] == pytest.approx(-0.02, abs=1e-6)
     assert found["set_accuracy"] == 0
     assert found["top1_accuracy"] == 0
+
+
+@pytest.mark.parametrize("behavior", ["greater_than", "agreement"])
+def test_an_untrained_model_is_at_the_chance_that_the_promptset_says(behavior, tmp_path):
+    vocabulary = word_vocabulary(behavior)
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=vocabulary.size, n_positions=64, n_embd=16, n_layer=1, n_head=2)
+    lm = load_model(save(GPT2LMHeadModel(config).eval(), tmp_path))
+    prompts = promptsets.get(behavior).build(vocabulary, seed=0)
+    for name in ("set_accuracy", "top1_accuracy"):
+        hits = measure(probes.get(name), {}, prompts, lm=lm)["values"]
+        assert float(hits.mean()) == pytest.approx(prompts.facts["chance"][name], abs=0.1)
 
 
 @pytest.mark.parametrize("name", NAMES)
