@@ -34,11 +34,12 @@ class LanguageModel:
     forwards counts the calls of the stock model since it was loaded; items_per_forward says, by prompt length, how
     many prompts go through one (see `batching`); structure is where the parts of a layer lie; parity is what the gate
     measured. Padding needs no attention mask: it lies to the right, where a causal model does not look.
-    Raises: BadInput for quantised weights.
+    Raises: BadInput for quantised weights and a model in training mode.
     """
 
     def __init__(self, hf: PreTrainedModel, name: str, folder: Path | None, device: str) -> None:
         _check_floating(name, hf)
+        _check_eval(name, hf)
         config = hf.config.get_text_config()
         if hf.dtype == torch.float64:
             hf.set_experts_implementation("eager")  # grouped matrix products know no float64
@@ -117,8 +118,7 @@ class LanguageModel:
         Raises: BadInput when an id is not in the vocabulary, a prompt exceeds the context, or the model is training.
         """
         batch = Batch.of(ids)
-        if self.hf.training:
-            raise BadInput(f"{self.name} is in training mode, where dropout is on: call lm.hf.eval() first")
+        _check_eval(self.name, self.hf)
         if int(batch.ids.min()) < 0 or int(batch.ids.max()) >= self.vocab_size:
             raise BadInput(f"token ids must lie in 0..{self.vocab_size - 1}, the vocabulary of {self.name}")
         if self.context is not None and batch.ids.shape[1] > self.context:
@@ -223,6 +223,14 @@ def _check_floating(name: str, hf: PreTrainedModel) -> None:
                 f"{name} holds quantised weights ({part} is {weights.dtype}), which have no gradients: load the model "
                 "in float32, bfloat16 or float16"
             )
+
+
+def _check_eval(name: str, hf: PreTrainedModel) -> None:
+    """Refuse a model that is in training mode, or a part of which is."""
+    part = next((part for part, module in hf.named_modules() if module.training), None)
+    if part is not None:
+        what = f"{name}, {part}," if part else name
+        raise BadInput(f"{what} is in training mode, where dropout is on: call eval() on the model first")
 
 
 def _looks_like_a_hub_id(name: str) -> bool:

@@ -44,6 +44,8 @@ def _delivery(home: Home, row: dict[str, Any], is_current: bool) -> list[str]:
     items = Entries(home.entries).read(str(value.get("items")))
     if items and items.get("object"):
         files[f"store object {items['object']['address']}"] = "items: one value per prompt"
+    if items and items.get("items_per_forward"):
+        about["items per forward"] = items["items_per_forward"]
     lines = _section(f"delivery {delivery_id}" + (" (current)" if is_current else " (history)"), about)
     lines += _section("  versions", json.loads(row["versions"]))
     lines += _section("  identity", json.loads(row["identity"]))

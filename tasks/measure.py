@@ -6,7 +6,7 @@ from typing import Any
 
 from storage.content import ContentStore
 from storage.home import Home
-from tasks.models import loaded
+from tasks.models import batch_sizes, loaded
 from tasks.narrator import Narration
 from tasks.prepare import promptset_folder
 from tasks.stage import Value, object_of, stage
@@ -54,4 +54,5 @@ def measure(  # noqa: PLR0913  a stage's inputs are its identity
     except NotApplicable as reason:
         return {"not_applicable": str(reason)}
     reference = store.put_file("items.safetensors", lambda path: write_arrays(items, path))
-    return {"object": reference.to_json(), "forwards": 0 if lm is None else lm.forwards - before}
+    ran = {} if lm is None else {"forwards": lm.forwards - before, "items_per_forward": batch_sizes(lm)}
+    return {"object": reference.to_json(), "forwards": 0, **ran}

@@ -28,6 +28,11 @@ def loaded(home: Home, model: Value, dtype: str, device: str) -> LanguageModel:
         return _held[name]
 
 
+def batch_sizes(lm: LanguageModel) -> dict[str, int]:
+    """How many prompts went through one forward, by prompt length in tokens, halvings for want of memory included."""
+    return {str(n_tokens): n_items for n_tokens, n_items in sorted(lm.items_per_forward.items())}
+
+
 def release() -> None:
     """Let go of the model."""
     with _guard:

@@ -10,7 +10,7 @@ from storage.content import ContentStore
 from storage.entries import sealed, unsealed
 from storage.files import write_text
 from storage.home import Home
-from tasks.models import loaded
+from tasks.models import batch_sizes, loaded
 from tasks.narrator import Narration
 from tasks.prepare import promptset_folder
 from tasks.stage import Value, is_whole, stage
@@ -45,7 +45,7 @@ def trace(
     for name, value in values.items():
         if name != site:
             write_text(_waiting_path(home, together[name]), json.dumps(sealed({**value, "forwards": 0})))
-    return {**values[site], "forwards": passes}
+    return {**values[site], "forwards": passes, "items_per_forward": batch_sizes(lm)}
 
 
 def _stored(home: Home, site: str, arrays: dict[str, Any]) -> Value:

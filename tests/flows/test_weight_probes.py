@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from flows.study import study
+from storage.dossier import dossier
 from storage.home import Home
 from storage.rows import rows
 from tests.planted import INDUCTION_HEAD
@@ -70,4 +71,6 @@ def test_the_weights_are_read_once_for_all_promptsets_and_can_rank_the_heads_of_
     (control,) = rows(asked, repeated)
     assert control["value"] == pytest.approx(math.log(128), abs=1e-2)  # without its copying head the model guesses
     assert control["control_high"] < 0.1
+    (ablation,) = rows(asked, "select trial_id from mart.controls where promptset = 'repeated_tokens'")
+    assert "items per forward" in dossier(asked, ablation["trial_id"])
     assert study("weights")["forwards"] == 0

@@ -18,6 +18,7 @@ from mneme.errors import BadInput, NotApplicable, ParityError
 from mneme.interception import AttentionCall, handled
 from mneme.model import LanguageModel, load_model
 from mneme.parity import run_gate
+from mneme.patching import patch_heads
 from tests.architectures import INSIDE, OUTSIDE, tiny
 
 
@@ -171,9 +172,21 @@ def test_bad_requests_are_refused(tmp_path: Path) -> None:
         lm.logits(torch.tensor([[40]]))
     with pytest.raises(BadInput, match="65 tokens exceed the 64"):
         lm.logits(torch.full((1, 65), 3))
-    lm.hf.train()
-    with pytest.raises(BadInput, match="training mode"):
+
+
+def test_a_model_in_training_mode_is_refused_and_so_is_one_with_a_single_part_that_drops_out() -> None:
+    hf = tiny("gpt2")
+    lm = LanguageModel(hf, "mine", None, "cpu")
+    hf.transformer.h[1].mlp.dropout.train()
+    with pytest.raises(BadInput, match=r"mine, transformer.h.1.mlp.dropout, is in training mode, where dropout is on"):
         lm.logits(torch.tensor([[3]]))
+    hf.train()
+    with pytest.raises(BadInput, match="mine is in training mode, where dropout is on: call eval"):
+        patch_heads(lm, torch.tensor([[3]]), torch.tensor([[4]]), lambda logits: logits[:, 0])
+    with pytest.raises(BadInput, match="mine is in training mode"):
+        LanguageModel(hf, "mine", None, "cpu")
+    hf.eval()
+    assert torch.equal(lm.logits(torch.tensor([[3]])), lm.logits(torch.tensor([[3]])))
 
 
 def test_a_model_with_quantised_weights_is_refused_by_name(tmp_path: Path) -> None:

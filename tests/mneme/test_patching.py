@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -132,6 +133,33 @@ def test_a_readout_before_the_change_keeps_its_value() -> None:
     readout = log_probability(base, mask)
     expected = references.read(readout, references.stock_logits(lm, base), base)
     assert close(patch_heads(lm, base, donor, readout)[:, 1, 2], expected)
+
+
+def test_a_sweep_that_runs_out_of_memory_goes_on_with_half_and_gives_the_same_numbers(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    lm, (base, donor) = LanguageModel(tiny("gpt2", torch.float64), "gpt2", None, "cpu"), pair()
+    expected = patch_heads(lm, base, donor, READOUT)
+    sizes: list[int] = []
+
+    def hungry(logits: Tensor, items: Tensor, positions: Tensor) -> Tensor:
+        sizes.append(len(logits))
+        if len(logits) > 4:
+            raise torch.OutOfMemoryError("out of memory")
+        return READOUT.value(logits, items, positions)
+
+    found = patch_heads(lm, base, donor, replace(READOUT, value=hungry))
+    assert close(found, expected)
+    assert max(sizes) > 4 >= sizes[-1]
+    assert "out of memory" in caplog.text
+    assert "going on with half" in caplog.text
+    assert 1 <= min(lm.items_per_forward.values()) <= 4
+
+
+def test_a_head_that_does_not_exist_is_refused_in_sets() -> None:
+    lm, (base, donor) = model("gpt2"), pair()
+    with pytest.raises(BadInput, match=r"head \(3, 0\) does not exist: gpt2 has layers 0..2 and heads 0..3"):
+        patch_head_sets(lm, base, donor, READOUT, [[(0, 1), (3, 0)]])
 
 
 def test_pairs_that_do_not_align_are_refused() -> None:
