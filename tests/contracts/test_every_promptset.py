@@ -1,5 +1,6 @@
 """One test for every promptset generator, so that nobody is forgotten: a new member is tested by being there."""
 
+import importlib
 import json
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from mneme.errors import NotApplicable
 from mneme.promptset import Vocabulary, promptsets
 from mneme.vocabulary import read_vocabulary
+from tests.scene_vocabularies import word_vocabulary
 from tests.small_tokenizers import save_tokenizer
 
 NAMES = promptsets.names()
@@ -19,10 +21,17 @@ REQUIRED = {"user_prompts": {"rows": ROWS}}
 
 
 @pytest.fixture(scope="module")
-def vocabulary(tmp_path_factory):
+def of_the_prose(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer")
     save_tokenizer(folder)
     return read_vocabulary(folder)
+
+
+@pytest.fixture
+def vocabulary(name, of_the_prose):
+    """A tokenizer that knows the generator's words: a behavior told in scenes needs them as single tokens."""
+    is_told = hasattr(importlib.import_module(f"mneme.promptsets.{name}"), "scene")
+    return word_vocabulary(name) if is_told else of_the_prose
 
 
 def build(name, vocabulary, seed=0):
