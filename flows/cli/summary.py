@@ -33,6 +33,7 @@ _BEHAVIOR = """
     where list_contains(?, trial_id)
     order by model, model_seed, promptset, promptset_seed, readout
 """
+_CLAIMS = "select * from mart.comparisons where study = ? order by claim"
 _MOST_TABLES = 6
 NEXT = "select * from mart.head_ranking where probe = 'induction' order by rank limit 5"
 
@@ -45,6 +46,10 @@ def print_summary(home: Home, outcome: dict[str, Any], seconds: float) -> None:
     title = "harm of removing the top k heads, beside as many random heads of the same layers"
     _print(out, title, rows(home, _EFFECTS, asked), _effects)
     _print(out, "behavior, mean over prompts [95% interval]", rows(home, _BEHAVIOR, asked), _behavior)
+    claims = rows(home, _CLAIMS, [outcome["study"]])
+    if claims:
+        out.print(f"\nclaims of {outcome['study']}: difference of found and control [interval]", style="bold")
+        out.print(_claims(claims))
     counts = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in outcome["trials"].items())
     out.print(
         f"\n{counts}; computed now: {outcome['computed_trials']} trials, {outcome['forwards']} forward passes; "
@@ -77,6 +82,14 @@ def _behavior(found: list[dict[str, Any]]) -> Table:
     for each in found:
         numbers = [_value(each, "value"), _number(each["chance"]), str(each["n_items"])]
         shown.add_row(each["readout"], *numbers, each["unit"])
+    return shown
+
+
+def _claims(found: list[dict[str, Any]]) -> Table:
+    shown = table("claim", "verdict", "difference", "n", "unit", "why")
+    for each in found:
+        numbers = [_value(each, "difference"), str(each["n"])]
+        shown.add_row(each["claim"], each["verdict"], *numbers, each["unit"], each["reason"] or "")
     return shown
 
 
