@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
@@ -29,11 +29,13 @@ class Words:
 
     `discovery` and `evaluation` share no word of a kind; `train` has all of them, but never a binding that is held
     out, and the other two draw held-out bindings only: a model trained on `train` has seen every word and none of the
-    instances. `rejected` counts words that are no single token by reason.
+    instances. `sizes` leaves only the first so many words of a kind. `rejected` counts words that are no single token
+    by reason.
     """
 
     split: str = "train"
     vocabulary: Vocabulary | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
     rejected: Counter[str] = field(default_factory=Counter)
     _usable: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _known: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -61,7 +63,8 @@ class Words:
     def known(self, kind: str) -> tuple[str, ...]:
         """All words of a kind that are single tokens, of every split: what an answer has to beat."""
         if kind not in self._known:
-            self._known[kind] = tuple(word for word in LEXICON[kind] if self._is_usable(word, kind))
+            offered = LEXICON[kind][: self.sizes.get(kind)]
+            self._known[kind] = tuple(word for word in offered if self._is_usable(word, kind))
         return self._known[kind]
 
     def first_allowed(self, draw: Callable[[], T], bindings: Callable[[T], Sequence[Sequence[str]]]) -> T:

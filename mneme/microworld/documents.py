@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 
-from mneme.lexicon import LEXICON
+from mneme.lexicon import CATEGORIES, LEXICON
 from mneme.microworld.tokenizer import SPECIALS, words_in
 from mneme.promptsets.agreement import scene as agreement
 from mneme.promptsets.boxes import scene as boxes
@@ -62,6 +62,22 @@ MIXTURE: Mapping[str, float] = {
     "sequence_order": 1.0,
     "docstring": 1.0,
 }
+# The micro-world has the first words of each kind only: a small vocabulary is learnt from few documents.
+SIZES: Mapping[str, int] = {
+    "names": 32,
+    "places": 12,
+    "gifts": 10,
+    "objects": 20,
+    "nouns": 64,
+    "codes": 32,
+    "containers": 20,
+    "liquids": 20,
+    "events": 8,
+    "centuries": 5,
+    "countries": 24,
+    "capitals": 24,
+    **{f"{category}s": 8 for category in CATEGORIES},
+}
 _SHORTEST_PERIOD, _LONGEST_PERIOD = 5, 64
 _SAMPLES_FOR_VOCABULARY = 100
 _SHARE_OF_LONG = 0.04
@@ -83,11 +99,11 @@ def scene_of(behavior: str) -> Callable[[np.random.Generator, Words], Scene]:
 
 @cache
 def world_words() -> tuple[str, ...]:
-    """Every word of the micro-world: the lexicon, and what the templates of the behaviors say around it."""
-    words = dict.fromkeys(word for members in LEXICON.values() for word in members)
+    """Every word of the micro-world: its part of the lexicon, and what the templates of the behaviors say around it."""
+    words = dict.fromkeys(word for kind in LEXICON for word in Words(sizes=SIZES).known(kind))
     rng = np.random.default_rng(0)
     for split in ("train", "evaluation"):
-        source = Words(split)
+        source = Words(split, sizes=SIZES)
         for behavior in MIXTURE:
             if behavior != INDUCTION:
                 for _ in range(_SAMPLES_FOR_VOCABULARY):
@@ -103,7 +119,7 @@ class Library:
         # a tokenizer lists its words in another order each time
         self._ordinary = sorted(index for word, index in vocabulary.items() if word not in SPECIALS)
         self._longest = longest
-        self._words = Words("train")
+        self._words = Words("train", sizes=SIZES)
         self._behaviors = list(mixture)
         weights = np.array([mixture[each] for each in self._behaviors])
         self._shares = weights / weights.sum()

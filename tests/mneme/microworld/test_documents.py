@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mneme.microworld.documents import INDUCTION, MIXTURE, Document, Library, rows_by_length, scene_of, world_words
+from mneme.microworld.documents import (
+    INDUCTION,
+    MIXTURE,
+    SIZES,
+    Document,
+    Library,
+    rows_by_length,
+    scene_of,
+    world_words,
+)
 from mneme.microworld.tokenizer import SPECIALS, words_in
 from mneme.words import Words
 
@@ -21,9 +30,10 @@ def test_every_word_of_a_scene_is_in_the_micro_world_and_its_answers_are_marked(
 ) -> None:
     names = {index: word for word, index in vocabulary.items()}
     rng, twin, library = np.random.default_rng(3), np.random.default_rng(3), Library(vocabulary, 511)
+    source = Words("train", sizes=SIZES)
     for _ in range(200):
         document = library.of(behavior, rng)
-        scene = scene_of(behavior)(twin, Words("train"))
+        scene = scene_of(behavior)(twin, source)
         told = words_in(scene.document().text)[:511]
         assert [names[each] for each in document.ids] == told
         said = [names[each] for each, is_answer in zip(document.ids, document.is_answer, strict=True) if is_answer]
