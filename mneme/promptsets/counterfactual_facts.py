@@ -90,17 +90,12 @@ def scene(
             return joined([Told(opening), stated[0], *map(_capitalised, stated[1:]), between])
         return joined([*map(_capitalised, stated), between])
 
-    capitals = [_CAPITAL.answers[each] for each in said]
-    asked_text = told(_CAPITAL.phrasings[0].replace("{subject}", "{question_subject}"), question_subject=country)
-    questions = [Question(asked_text, city, wrong=_others(country, city, capitals))]
-    questions += [
-        Question(told(_CAPITAL.phrasings[0], subject=each), said[each], wrong=_others(each, said[each], capitals))
-        for each in list(said)[1:n_questions]
-    ]
+    questions = [_question(said, country, "question_subject")]
+    questions += [_question(said, each, "subject") for each in list(said)[1:n_questions]]
     return Scene(
         context=context(city),
         questions=tuple(questions),
-        corrupt=joined([context(_CAPITAL.answers[country]), asked_text]),
+        corrupt=joined([context(_CAPITAL.answers[country]), questions[0].text]),
         binding=(country, city),
     )
 
@@ -115,9 +110,12 @@ def _first(pairs: dict[str, str]) -> tuple[str, str]:
     return next(iter(pairs.items()))
 
 
-def _others(country: str, city: str, capitals: list[str]) -> tuple[str, ...]:
-    memorised = _CAPITAL.answers[country]
-    return (memorised, *(each for each in capitals if each not in (memorised, city)))
+def _question(said: dict[str, str], country: str, slot: str) -> Question:
+    """The plain question; wrong are the true capitals of the stated countries, the memorised one first."""
+    memorised, city = _CAPITAL.answers[country], said[country]
+    others = [each for each in map(_CAPITAL.answers.__getitem__, said) if each not in (memorised, city)]
+    text = told(_CAPITAL.phrasings[0].replace("{subject}", f"{{{slot}}}"), **{slot: country})
+    return Question(text, city, wrong=(memorised, *others))
 
 
 def _plain(country: str, city: str) -> Told:
