@@ -13,6 +13,7 @@ from mneme.batch import Batch
 from mneme.capturing import capture, head_weights, require_structure
 from mneme.errors import BadInput, NotApplicable
 from mneme.model import LanguageModel
+from mneme.readouts import answers_of, mean_weights
 from mneme.structure import LayerParts, first_of
 from mneme.unembedding import widened
 
@@ -23,21 +24,23 @@ def direct_logit_attribution(
 ) -> dict[str, Tensor]:
     """What each component adds to logit[correct] - logit[wrong] at the last real position, with norms frozen.
 
+    Of several correct or wrong answers the mean logit counts, as in the readout `logit_difference`.
+
     Returns "heads" [item layer head], "mlps" [item layer], "attention_bias" [item layer] (output projection biases and
     norm offsets after attention), "embed" [item], "norm_bias" [item], "unembed_bias" [item], and "total" [item], the
     model's own difference (before a cap on the logits). The parts sum to the total, which is checked. Unit: logits.
     Also known as DLA. Source: METHODS 8a; Elhage et al. 2021.
-    Shape: correct_ids, wrong_ids [item] int64. Raises: BadInput when an answer equals its opposite; NotApplicable
-    where the model's parts are not found, a norm is not linear once frozen, or the sum does not hold.
+    Shape: correct_ids, wrong_ids [item] or [item answer] int64, -1 = no further answer. Raises: BadInput when an answer
+    is correct and wrong, or an item has none on a side; NotApplicable where the model's parts are not found, a norm is
+    not linear once frozen, or the sum does not hold.
     """
     batch = lm.batch(ids)
-    if bool((correct_ids == wrong_ids).any()):
-        raise BadInput(
-            "direct logit attribution needs a correct answer that differs from the wrong one in every prompt"
-        )
+    correct, wrong = answers_of(correct_ids.to(lm.device), "correct"), answers_of(wrong_ids.to(lm.device), "wrong")
+    if bool(((correct[:, :, None] == wrong[:, None]) & (correct[:, :, None] >= 0)).any()):
+        raise BadInput("direct logit attribution needs correct answers that differ from the wrong ones in every prompt")
     parts = require_structure(lm).parts
     rows = _rows(lm, batch)
-    direction, offset = _direction(lm, rows.final_input, correct_ids.to(lm.device), wrong_ids.to(lm.device))
+    direction, offset = _direction(lm, rows.final_input, correct, wrong)
     heads, biases = zip(*(_heads(lm, part, rows, layer, direction) for layer, part in enumerate(parts)), strict=True)
     found = {
         "heads": torch.stack(heads, dim=1),
@@ -146,11 +149,13 @@ def _direction(
     if norm is None or type(head) is not nn.Linear:
         raise NotApplicable(f"{lm.name}: its final norm or its unembedding was not found")
     normed = norm(final_input.to(lm.dtype))
-    logits = widened(lm.backbone.unembed(normed, torch.stack([correct, wrong], dim=1)))
-    unembed = widened(head.weight)[correct] - widened(head.weight)[wrong]
-    bias = torch.zeros(len(correct)) if head.bias is None else widened(head.bias)[correct] - widened(head.bias)[wrong]
+    columns = torch.cat([correct, wrong], dim=1).clamp_min(0)
+    logits = widened(lm.backbone.unembed(normed, columns))
+    weights = torch.cat([mean_weights(correct), -mean_weights(wrong)], dim=1).to(logits)
+    unembed = (widened(head.weight[columns]) * weights[:, :, None]).sum(dim=1)
+    bias = torch.zeros(len(correct)) if head.bias is None else (widened(head.bias[columns]) * weights).sum(dim=1)
     total = (widened(normed) * unembed).sum(dim=-1) + bias.to(unembed)
-    scale = _logit_scale(total, logits[:, 0] - logits[:, 1])
+    scale = _logit_scale(total, (logits * weights).sum(dim=1))
     direction = frozen_gain(norm, final_input, unembed) * scale
     norm_bias = unembed @ shift_of(norm, unembed) * scale
     return direction, {"norm_bias": norm_bias, "unembed_bias": bias.to(unembed) * scale, "total": total * scale}

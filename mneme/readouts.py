@@ -57,10 +57,10 @@ def logit_difference(correct_ids: Tensor, wrong_ids: Tensor) -> Readout:
     Shape: ids [item] or [item answer] int64, -1 = no further answer. Range: unbounded. Source: METHODS 3; Wang 2022.
     Raises: BadInput when an item has no answer on a side.
     """
-    correct, wrong = _answers(correct_ids, "correct"), _answers(wrong_ids, "wrong")
+    correct, wrong = answers_of(correct_ids, "correct"), answers_of(wrong_ids, "wrong")
     if len(correct) != len(wrong):
         raise BadInput(f"{len(correct)} correct but {len(wrong)} wrong answers: give both for every prompt")
-    weights = torch.cat([_mean_weights(correct), -_mean_weights(wrong)], dim=1)
+    weights = torch.cat([mean_weights(correct), -mean_weights(wrong)], dim=1)
     columns = torch.cat([correct, wrong], dim=1).clamp_min(0)
 
     def value(logits: Tensor, items: Tensor, _: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ def answer_probability(correct_ids: Tensor) -> Readout:
 
     Shape: ids [item] or [item answer] int64, -1 = no further answer. Source: METHODS 3.
     """
-    correct = _answers(correct_ids, "correct")
+    correct = answers_of(correct_ids, "correct")
 
     def value(logits: Tensor, items: Tensor, _: Tensor) -> Tensor:
         answers = correct.to(logits.device)[items]
@@ -166,13 +166,15 @@ def checked(readout: Readout, values: Tensor, n_items: int) -> Tensor:
     return values
 
 
-def _answers(ids: Tensor, side: str) -> Tensor:
+def answers_of(ids: Tensor, side: str) -> Tensor:
+    """Answers as [item answer] int64, -1 = no further one; raises BadInput for an item without any."""
     answers = ids[:, None] if ids.ndim == 1 else ids
     if answers.ndim != 2 or answers.dtype != torch.int64 or not bool((answers >= 0).any(dim=1).all()):
         raise BadInput(f"{side} answers must be int64 [item] or [item answer] with at least one id per prompt")
     return answers
 
 
-def _mean_weights(answers: Tensor) -> Tensor:
+def mean_weights(answers: Tensor) -> Tensor:
+    """Weights of a mean over each item's answers: [item answer] float64, 0 where there is no further one."""
     present = (answers >= 0).double()
     return present / present.sum(dim=1, keepdim=True)

@@ -78,5 +78,5 @@ def test_what_is_no_norm_is_refused() -> None:
 
 
 def test_equal_answers_are_refused() -> None:
-    with pytest.raises(BadInput, match="differs from the wrong one"):
+    with pytest.raises(BadInput, match="differ from the wrong ones"):
         direct_logit_attribution(model("gpt2"), BATCH, CORRECT, CORRECT)

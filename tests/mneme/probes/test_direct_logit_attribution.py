@@ -4,12 +4,14 @@ import pytest
 import torch
 
 import mneme
+from mneme.attribution import direct_logit_attribution as attributed
 from mneme.batch import Batch
 from mneme.errors import BadInput, NotApplicable
 from mneme.measuring import measure
 from mneme.model import LanguageModel, load_model
 from mneme.probe import probes
 from mneme.promptset import Promptset
+from mneme.readouts import logit_difference
 from tests.architectures import tiny
 from tests.planted import FIRST_ID, INDUCTION_HEAD, copy_model, save
 
@@ -65,13 +67,35 @@ def test_answers_that_it_cannot_read_are_refused():
     batch = Batch(IDS, LENGTHS)
     with pytest.raises(NotApplicable, match="has none"):
         measure(DLA, {}, Promptset(batch, correct_ids=CORRECT), lm=lm)
-    several = torch.cat([CORRECT, WRONG + 10], dim=1)
-    with pytest.raises(NotApplicable, match="2 of one kind"):
-        measure(DLA, {}, Promptset(batch, correct_ids=several, wrong_ids=WRONG), lm=lm)
-    with pytest.raises(BadInput, match="differs"):
+    with pytest.raises(BadInput, match="differ"):
         measure(DLA, {}, Promptset(batch, correct_ids=CORRECT, wrong_ids=CORRECT), lm=lm)
+    both = torch.cat([WRONG, CORRECT + 10], dim=1)
+    with pytest.raises(BadInput, match="differ"):
+        measure(DLA, {}, Promptset(batch, correct_ids=CORRECT + 10, wrong_ids=both), lm=lm)
+    with pytest.raises(BadInput, match="wrong answers must be"):
+        measure(DLA, {}, Promptset(batch, correct_ids=CORRECT, wrong_ids=torch.full_like(WRONG, -1)), lm=lm)
     with pytest.raises(BadInput, match="not a stored trace"):
         measure(DLA, {}, Promptset(batch, correct_ids=CORRECT, wrong_ids=WRONG), trace={})
+
+
+def test_several_wrong_answers_count_by_their_mean_as_they_do_in_the_readout():
+    lm = LanguageModel(tiny("gpt_neox", torch.float64), "gpt_neox", None, "cpu")
+    batch, others = Batch(IDS, LENGTHS), WRONG + 10
+    others[1] = -1  # the second prompt has one wrong answer only
+
+    def scores(wrong, items=slice(None)):
+        prompts = Promptset(batch.select(items), correct_ids=CORRECT[items], wrong_ids=wrong[items])
+        return measure(DLA, {}, prompts, lm=lm)["scores"]
+
+    both, first = scores(torch.cat([WRONG, others], dim=1)), scores(WRONG)
+    two = torch.tensor([0, 2, 3])
+    torch.testing.assert_close(both[two], (first[two] + scores(others, two)) / 2, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(both[1], first[1], atol=1e-6, rtol=1e-5)
+    whole = attributed(lm, batch, CORRECT, torch.cat([WRONG, others], dim=1))["total"]
+    last = lm.logits(batch)[torch.arange(4), LENGTHS - 1]
+    readout = logit_difference(CORRECT, torch.cat([WRONG, others], dim=1))
+    expected = readout(last)
+    torch.testing.assert_close(whole.double(), expected.double(), atol=1e-5, rtol=1e-5)
 
 
 def test_a_shorter_list_of_answers_may_be_filled_up():
