@@ -112,7 +112,7 @@ def test_the_trained_model_copies_with_previous_token_heads_under_induction_head
         measure(probes.get(name), {}, prompts, lm=lm) for name in ("previous_token", "induction", "copy_accuracy")
     )
     previous, induction = previous["scores"].mean(dim=0), induction["scores"].mean(dim=0)
-    assert float(previous[0].max()) > 0.5
+    assert float(previous[0].max()) > 0.4
     assert float(previous[1].max()) < 0.2
     assert float(induction[1].max()) > 0.8
     assert float(induction[0].max()) < 0.1
