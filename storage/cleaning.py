@@ -27,6 +27,8 @@ _PURPOSE = {
     "trace": "captured activations: a new probe on them costs no forward pass",
     "measure": "items: new statistics on them cost no forward pass",
     "deliver": "references to the lake (no files here)",
+    "phase change": "phase changes of curves (no files here)",
+    "claim": "verdicts of claims (no files here)",
     "record": "references to MLflow runs (no files here)",
     "report": "references to report pages (no files here)",
     "training": "references to the lake (no files here)",
