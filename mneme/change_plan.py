@@ -43,7 +43,7 @@ def plan(differs: Tensor, mask: Tensor, places: Tensor, first_read: Tensor) -> U
     layer = torch.full_like(sets, n_layers)
     prefix = torch.full_like(sets, n_positions)
     for each in reversed(range(n_layers)):
-        at_place = differs[items, each, :, place.clamp_min(0)]
+        at_place = differs[items, each, :, place.clamp(0, n_positions - 1)] & (place < n_positions)[:, None]
         start = torch.where(
             place[:, None] < 0, first[items, each], torch.where(at_place, place[:, None], n_positions)
         ).masked_fill(~mask[sets, each], n_positions)

@@ -9,17 +9,18 @@ import torch
 from torch import Tensor
 
 from mneme.batch import Batch
-from mneme.batching import in_batches
+from mneme.batching import in_batches, items_per_group, tokens_with_prefix
 from mneme.capturing import require_structure
 from mneme.change_plan import plan, same_start
 from mneme.errors import BadInput
 from mneme.interception import AttentionCall
 from mneme.model import LanguageModel
+from mneme.prefix_cache import Prefix
 from mneme.progress import Progress, silent
 from mneme.readouts import Readout, ReadRows, read_hidden, take_rows
 from mneme.restart import Baseline, Restart, record_baseline, restart, restart_rows, rows_of
 
-BASELINE_ELEMENTS = 1 << 27  # stored activations of one group of prompts: 512 MiB in float32
+STORED = 6  # tensors a layer that are kept of each prompt: the baseline's and what replaces its heads
 
 HeadSet = Sequence[tuple[int, int]]
 Replacement = Callable[[AttentionCall, Tensor, Tensor], Tensor]
@@ -59,14 +60,14 @@ def run_changes(
     """
     check_sets(lm, changes.sets)
     where = ReadRows.of(readout, batch)
-    per_item = 6 * lm.n_layers * batch.ids.shape[1] * max(lm.d_model, lm.n_heads * lm.head_width)
-    size = max(1, BASELINE_ELEMENTS // per_item)
-    groups = [torch.arange(start, min(start + size, len(batch))) for start in range(0, len(batch), size)]
-    parts = []
-    for items in groups:
-        group = _Group(lm, batch, items.to(batch.ids.device), readout, where, changes)
-        parts.append(group.run(_Later(progress, int(items[0]) * len(changes.sets), len(batch) * len(changes.sets))))
-    return torch.cat(parts)
+    n_tokens, n_sets = batch.ids.shape[1], len(changes.sets)
+
+    def run(some: slice) -> Tensor:
+        items = torch.arange(some.start, some.stop, device=batch.ids.device)
+        group = _Group(lm, batch, items, readout, where, changes)
+        return group.run(_Later(progress, some.start * n_sets, len(batch) * n_sets))
+
+    return in_batches(lm, len(batch), n_tokens, run, at_most=items_per_group(lm, n_tokens, STORED))
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ class _Group:
         return in_batches(
             self.lm,
             len(which),
-            n_tokens,
+            tokens_with_prefix(self.lm, n_tokens, prefix),
             lambda some: self._run_units(layer, prefix, units.sets[some], units.items[some]),
         )
 
@@ -157,7 +158,7 @@ class _Group:
             ids=self.baseline.batch.ids[local, prefix:],
             inputs=self.baseline.inputs[layer][local, prefix:],
             writes={} if write is None else {layer: write},
-            prefix=self._prefix(layer + (write is not None), prefix, local),
+            prefix=Prefix(self.baseline.keys, self.baseline.values, local, prefix) if prefix else None,
             handler=self._handler(layer, prefix, chosen, local),
         )
         if layer == last and write is not None:
@@ -176,31 +177,23 @@ class _Group:
         here = (places[:, None] < 0) | (places[:, None] == positions)
         return lambda layer: (here[:, :, None] & self.mask[sets, layer][:, None, :])[..., None]
 
-    def _prefix(self, first: int, prefix: int, local: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
-        """Keys and values of the positions before `prefix`, for the layers from `first` on."""
-        if prefix == 0:
-            return {}
-        stored = self.baseline
-        return {
-            layer: (stored.keys[layer][local, :, :prefix], stored.values[layer][local, :, :prefix])
-            for layer in range(first, self.lm.n_layers)
-        }
-
     def _changed_write(self, layer: int, prefix: int, chosen: Callable[[int], Tensor], local: Tensor) -> Tensor | None:
         """What the attention module of the first changed layer returns: + (z' - z) W_O, its attention not run."""
         projection = self.structure.parts[layer].projection
         if projection is None:
             return None
         weight = projection.weight(self.lm.n_heads)
-        change = self.replaced[layer][local, prefix:] - self.baseline.z[layer][local, prefix:]
-        change = change.masked_fill(~chosen(layer), 0.0)
-        heads = chosen(layer)[..., 0].any(dim=1)
-        if bool((heads.sum(dim=1) == 1).all()):
-            head = heads.to(torch.int8).argmax(dim=1)
-            added = torch.bmm(change[torch.arange(len(head), device=head.device), :, head], weight[head])
-        else:
-            added = torch.einsum("uthw,hwd->utd", change, weight)
-        return self.baseline.writes[layer][local, prefix:] + added
+        write = self.baseline.writes[layer][local, prefix:]
+        here, new, old = chosen(layer), self.replaced[layer], self.baseline.z[layer]
+        heads = here[..., 0].any(dim=1)
+        if bool((heads.sum(dim=1) > 1).any()):
+            change = (new[local, prefix:] - old[local, prefix:]).masked_fill(~here, 0.0)
+            return write + torch.einsum("uthw,hwd->utd", change, weight)
+        for head in torch.nonzero(heads.any(dim=0))[:, 0].tolist():
+            units = torch.nonzero(heads[:, head])[:, 0]
+            change = new[local[units], prefix:, head] - old[local[units], prefix:, head]
+            write[units] += change.masked_fill(~here[units, :, head], 0.0) @ weight[head]
+        return write
 
     def _handler(
         self, first: int, prefix: int, chosen: Callable[[int], Tensor], local: Tensor

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from mneme.batch import Batch
-from mneme.batching import in_batches
+from mneme.batching import in_batches, items_per_group
 from mneme.capturing import capture, head_weights, require_structure
 from mneme.errors import BadInput, NotApplicable
 from mneme.head_changes import check_sets
@@ -21,6 +21,8 @@ from mneme.patching import check_aligned, position_of
 from mneme.progress import Progress, silent
 from mneme.readouts import Readout, ReadRows, as_readout, read_hidden, take_rows
 from mneme.restart import Enough, Restart, record_baseline, restart, rows_of
+
+STORED = 8  # tensors a layer that are kept of each pair: the clean baseline, the corrupt heads and their stack
 
 Receiver = tuple[int, int, Literal["q", "k", "v"]]
 Receivers = Literal["logits"] | Sequence[Receiver]
@@ -62,107 +64,117 @@ def path_patch(  # noqa: PLR0913  the stable signature, plus progress
     here = clean.padding.bool()
     if positions is not None:
         here = position_of(clean, positions)[:, None] == torch.arange(clean.ids.shape[1], device=here.device)
-    paths = _Paths(lm, (clean, corrupt), as_readout(readout), receivers, freeze_mlps, here)
-    found = []
-    for done, (layer, head) in enumerate(senders):
-        found.append(paths.through(layer, head))
-        progress(done + 1, len(senders))
-    return torch.stack(found, dim=1)
+    question = _Question(as_readout(readout), receivers, freeze_mlps)
+    where, n_tokens = ReadRows.of(question.readout, clean), clean.ids.shape[1]
+
+    def run(some: slice) -> Tensor:
+        items = torch.arange(some.start, some.stop, device=clean.ids.device)
+        paths = _Paths(lm, (clean.select(some), corrupt.select(some)), items, where, question, here[some])
+        found = []
+        for done, (layer, head) in enumerate(senders):
+            found.append(paths.through(layer, head))
+            progress(some.start * len(senders) + (done + 1) * len(items), len(clean) * len(senders))
+        return torch.stack(found, dim=1)
+
+    return in_batches(lm, len(clean), n_tokens, run, at_most=items_per_group(lm, n_tokens, STORED))
+
+
+@dataclass(frozen=True)
+class _Question:
+    readout: Readout
+    receivers: Receivers
+    freeze_mlps: bool
 
 
 class _Paths:
-    """The clean run, the corrupt heads, and what is read."""
+    """Some pairs, prompts `items` of the batch: their clean run and their corrupt heads."""
 
     def __init__(
         self,
         lm: LanguageModel,
-        pair: tuple[Batch, Batch],
-        readout: Readout,
-        receivers: Receivers,
-        freeze_mlps: bool,
+        pairs: tuple[Batch, Batch],
+        items: Tensor,
+        where: ReadRows,
+        question: _Question,
         here: Tensor,
     ) -> None:
-        clean, corrupt = pair
+        clean, corrupt = pairs
         self.lm = lm
-        self.readout = readout
-        self.receivers = receivers
-        self.freeze_mlps = freeze_mlps
-        self.where = ReadRows.of(readout, clean)
-        is_read = torch.zeros_like(here).scatter(1, self.where.positions, value=True)
-        self.here = here & is_read if isinstance(receivers, str) else here  # [item position], where patches can matter
-        self.baseline = record_baseline(lm, clean, lambda *_: None, with_mlps=freeze_mlps)
-        if freeze_mlps and len(self.baseline.mlps) != lm.n_layers:
+        self.items = items
+        self.where = where
+        self.question = question
+        here = here[:, : clean.ids.shape[1]]
+        is_read = torch.zeros_like(here).scatter(1, where.positions[items], value=True)
+        reads_here = isinstance(question.receivers, str)
+        self.here = here & is_read if reads_here else here  # [item position], where patches can matter
+        self.baseline = record_baseline(lm, clean, lambda *_: None, with_mlps=question.freeze_mlps)
+        if question.freeze_mlps and len(self.baseline.mlps) != lm.n_layers:
             raise NotApplicable(f"{lm.name}: its MLPs were not found, so they cannot be frozen")
         self.corrupt_z = capture(lm, corrupt, ["z"])["z"].transpose(2, 3)
-        self.items = torch.arange(len(clean), device=clean.ids.device)
-        rows = take_rows(self.baseline.hidden, self.items, self.where)
-        self.unchanged = read_hidden(lm, readout, rows, self.items, self.where)
+        self.unchanged = self._read(take_rows(self.baseline.hidden, items, where))
 
     def through(self, layer: int, head: int) -> Tensor:
         """The readout with one sender's path patched: [item]."""
+        receivers = self.question.receivers
         old = self.baseline.z[layer][:, :, head]
         new = torch.where(self.here[:, :, None], self.corrupt_z[:, layer, :, head], old)
-        later = [] if isinstance(self.receivers, str) else [each for each in self.receivers if each[0] > layer]
-        if not isinstance(self.receivers, str) and not later:
+        later = [] if isinstance(receivers, str) else [each for each in receivers if each[0] > layer]
+        if not isinstance(receivers, str) and not later:
             return self.unchanged
         weight = head_weights(self.lm, require_structure(self.lm).parts[layer])[head]
         write = self.baseline.writes[layer] + (new - old) @ weight
-
-        def run(items: slice) -> Tensor:
-            some = self.items[items]
-            return self._to_receivers(layer, write, some, later) if later else self._to_logits(layer, write, some)
-
-        n_tokens = self.baseline.batch.ids.shape[1] if later else self.where.positions.shape[1]
-        found = in_batches(self.lm, len(self.items), n_tokens, run)
+        found = self._to_receivers(layer, write, later) if later else self._to_logits(layer, write)
         differs = (new != old).any(dim=2).any(dim=1)
         return torch.where(differs, found, self.unchanged)
 
-    def _to_logits(self, layer: int, write: Tensor, items: Tensor) -> Tensor:
+    def _to_logits(self, layer: int, write: Tensor) -> Tensor:
         """No attention runs, so only the rows that are read are computed."""
-        rows = self.where.positions[items]
-        states = self._frozen(layer, write, items)
+        rows = self.where.positions[self.items]
+        states = self._frozen(layer, write)
         run = Restart(
             layer,
-            self.baseline.batch.ids[items].gather(1, rows),
-            rows_of(self.baseline.inputs[layer][items], rows),
+            self.baseline.batch.ids.gather(1, rows),
+            rows_of(self.baseline.inputs[layer], rows),
             {each: rows_of(states[each], rows) for each in range(layer, self.lm.n_layers)},
-            {each: rows_of(mlp, rows) for each, mlp in self._frozen_mlps(layer, items).items()},
+            {each: rows_of(mlp, rows) for each, mlp in self._frozen_mlps(layer).items()},
         )
-        return read_hidden(self.lm, self.readout, restart(self.lm, run), items, self.where)
+        return self._read(restart(self.lm, run))
 
-    def _to_receivers(self, layer: int, write: Tensor, items: Tensor, receivers: Sequence[Receiver]) -> Tensor:
+    def _to_receivers(self, layer: int, write: Tensor, receivers: Sequence[Receiver]) -> Tensor:
         """Record the receivers' changed inputs, then run the clean prompts with only these replaced."""
         taken: dict[int, AttentionCall] = {}
-        first, last = min(each[0] for each in receivers), max(each[0] for each in receivers)
+        reached = {each[0] for each in receivers}
+        first, last = min(reached), max(reached)
 
         def record(call: AttentionCall) -> Tensor:
             taken[call.layer] = call
             if call.layer == last:
                 raise Enough
-            return self.baseline.z[call.layer][items]
+            return self.baseline.z[call.layer]
 
-        reached = {each[0] for each in receivers}
-        writes = {at: states for at, states in self._frozen(layer, write, items).items() if at not in reached}
-        ids, inputs = self.baseline.batch.ids[items], self.baseline.inputs
+        writes = {at: states for at, states in self._frozen(layer, write).items() if at not in reached}
+        ids, inputs = self.baseline.batch.ids, self.baseline.inputs
         with suppress(Enough):
-            mlps = self._frozen_mlps(layer, items)
-            restart(self.lm, Restart(layer, ids, inputs[layer][items], writes, mlps, handler=record))
+            mlps = self._frozen_mlps(layer)
+            restart(self.lm, Restart(layer, ids, inputs[layer], writes, mlps, handler=record))
 
         def receive(call: AttentionCall) -> Tensor:
             if call.layer not in reached:
                 return call.compute()
             return received(call, taken[call.layer], [each for each in receivers if each[0] == call.layer])
 
-        hidden = restart(self.lm, Restart(first, ids, inputs[first][items], handler=receive))
-        return read_hidden(self.lm, self.readout, take_rows(hidden, items, self.where), items, self.where)
+        hidden = restart(self.lm, Restart(first, ids, inputs[first], handler=receive))
+        return self._read(take_rows(hidden, self.items, self.where))
 
-    def _frozen(self, layer: int, write: Tensor, items: Tensor) -> dict[int, Tensor]:
-        later = range(layer + 1, self.lm.n_layers)
-        return {layer: write[items]} | {each: self.baseline.writes[each][items] for each in later}
+    def _read(self, rows: Tensor) -> Tensor:
+        return read_hidden(self.lm, self.question.readout, rows, self.items, self.where)
 
-    def _frozen_mlps(self, layer: int, items: Tensor) -> dict[int, Tensor]:
-        layers = range(layer, self.lm.n_layers) if self.freeze_mlps else range(0)
-        return {each: self.baseline.mlps[each][items] for each in layers}
+    def _frozen(self, layer: int, write: Tensor) -> dict[int, Tensor]:
+        return {layer: write} | {each: self.baseline.writes[each] for each in range(layer + 1, self.lm.n_layers)}
+
+    def _frozen_mlps(self, layer: int) -> dict[int, Tensor]:
+        layers = range(layer, self.lm.n_layers) if self.question.freeze_mlps else range(0)
+        return {each: self.baseline.mlps[each] for each in layers}
 
 
 def received(call: AttentionCall, other: AttentionCall, receivers: Sequence[Receiver]) -> Tensor:

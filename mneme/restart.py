@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
 
 from mneme.batch import Batch
 from mneme.capturing import require_structure
 from mneme.interception import AttentionCall, Handler, handled
 from mneme.model import LanguageModel
+from mneme.prefix_cache import Prefix
 from mneme.structure import Structure, first_of, returned
 
 
@@ -73,8 +73,8 @@ class Restart:
     """A run that starts at `layer` from given hidden states.
 
     Shape: ids, and inputs [unit position d_model] as they enter the layer; writes and mlps, by layer, are what its
-    attention module and its MLP return instead of running. prefix holds the keys and values [unit kv_head key width]
-    of the positions before the given ones, for each layer that runs attention. handler sees the attention calls.
+    attention module and its MLP return instead of running. prefix holds the keys and values of the positions before the
+    given ones, None = there are none. handler sees the attention calls.
     Where no attention runs (writes are given for all layers from the first on), positions may be left out.
     """
 
@@ -83,7 +83,7 @@ class Restart:
     inputs: Tensor
     writes: dict[int, Tensor] = field(default_factory=dict)
     mlps: dict[int, Tensor] = field(default_factory=dict)
-    prefix: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    prefix: Prefix | None = None
     handler: Handler | None = None
 
 
@@ -93,9 +93,9 @@ def restart(lm: LanguageModel, run: Restart) -> Tensor:
         stack.enter_context(_from_layer(require_structure(lm), run))
         if run.handler is not None:
             stack.enter_context(handled(lm.attention_modules, run.handler))
-        if not run.prefix:
+        if run.prefix is None:
             return lm.backbone.hidden(run.ids)
-        return lm.backbone.hidden(run.ids, past_key_values=_cache(lm.n_layers, run), use_cache=True)
+        return lm.backbone.hidden(run.ids, past_key_values=run.prefix.cache(), use_cache=True)
 
 
 def restart_rows(lm: LanguageModel, run: Restart, rows: Tensor) -> Tensor:
@@ -193,13 +193,3 @@ def _giving(value: Any) -> Callable[..., Any]:
 
 def _shaped_like_its_input(write: Tensor) -> Callable[..., Tensor]:
     return lambda states, *_, **__: write.reshape(*states.shape[:-1], write.shape[-1])  # OPT flattens its prompts
-
-
-def _cache(n_layers: int, run: Restart) -> DynamicCache:
-    """The prefix as a cache; layers that run no attention hold only its length."""
-    cache = DynamicCache()
-    n_keys = next(iter(run.prefix.values()))[0].shape[2]
-    blank = run.inputs.new_zeros(1).expand(len(run.ids), 1, n_keys, 1)
-    for layer in range(n_layers):
-        cache.update(*run.prefix.get(layer, (blank, blank)), layer)
-    return cache
