@@ -214,7 +214,7 @@ def linear_model() -> LanguageModel:
         block.attn.c_proj.weight.zero_()
         block.attn.c_proj.weight[4 * head : 4 * head + 4] = kept
     transformer.ln_f = nn.Identity()
-    return LanguageModel(hf, "linear", None, "cpu")
+    return LanguageModel(hf.eval(), "linear", None, "cpu")
 
 
 def test_path_effects_sum_to_the_whole_effect_where_all_is_linear() -> None:
