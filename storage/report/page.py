@@ -98,9 +98,11 @@ def _expected(row: Row) -> str:
 
 
 def _place(row: Row) -> str:
-    """Model and promptset, with their seeds in brackets."""
+    """Model and promptset, with their seeds in brackets; a step of the training stands behind an @."""
     names = [(row["model"], row["model_seed"]), (row["promptset"] or "while training", row["promptset_seed"])]
-    return " · ".join(name if seed is None else f"{name}[{seed}]" for name, seed in names)
+    model, promptset = (name if seed is None else f"{name}[{seed}]" for name, seed in names)
+    step = "" if row.get("step") is None else f"@{row['step']}"
+    return f"{model}{step} · {promptset}"
 
 
 def _duration(seconds: float) -> str:

@@ -34,11 +34,11 @@ where {in_study} or (variant = 'training' and exists (
         and p.model = d.model and p.model_seed is not distinct from d.model_seed))
 order by measure, probe, variant, promptset, model, model_seed, promptset_seed, step""",
     "trials": """
-select model, model_seed, promptset, promptset_seed, probe, variant, status, error, seconds, forwards,
+select model, model_seed, step, promptset, promptset_seed, probe, variant, status, error, seconds, forwards,
     device, dtype, code, versions, mlflow_run_id, delivered_at, delivery_id, trial_id, level, low, high, is_control
 from mart.trials
 where {in_study}
-order by status = 'delivered', {order}""",
+order by status = 'delivered', {order}, step""",
     "ranking": """
 select probe, variant, model, model_seed, promptset, promptset_seed, is_control,
     rank, layer, head, score, ci_low, ci_high, n_items, unit, trial_id

@@ -114,6 +114,16 @@ def test_a_page_can_be_limited_to_some_trials(home: Home, tmp_path: Path) -> Non
     assert (text.count('class="w failed"'), text.count('class="w delivered"')) == (1, 1)
 
 
+def test_a_trial_at_a_step_of_the_training_says_so(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    lake = Lake(home.lake)
+    deliver_trial(lake, "d1", step=64)
+    deliver_answer(lake, "s", "t1", "d1")
+    deliver_head_scores(lake, "d1", {(0, 0): 0.5})
+    publish(home)
+    assert "tiny[0]@64 · repeated_tokens[0]" in write_report(home, "s", tmp_path / "page.html").read_text()
+
+
 def test_an_unknown_study_is_refused_with_near_names(home: Home, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="study 'exmple' has no published trials; did you mean 'example'"):
         write_report(home, "exmple", tmp_path / "page.html")
