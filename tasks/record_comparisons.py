@@ -64,4 +64,4 @@ def _figures(home: Home, study: str, trial_ids: list[str]) -> dict[str, bytes]:
     from storage.report.curves import read_panels
 
     panels = read_panels(home, study, trial_ids)
-    return {"curves.png": curves_png(panels, f"{study}: over training")} if panels else {}
+    return {"pictures/curves.png": curves_png(panels, f"{study}: over training")} if panels else {}

@@ -77,7 +77,8 @@ def test_a_training_is_followed_from_its_steps_to_verdicts_the_page_and_mlflow(h
     client = MlflowClient(f"sqlite:///{home.mlflow_database}")
     (recorded,) = client.search_runs([_experiment(client)], "attributes.run_name = 'following / comparisons'")
     files = [each.path for each in client.list_artifacts(recorded.info.run_id)]
-    assert sorted(files) == ["claims.json", "curves.png", "phase_changes.json"]
+    assert sorted(files) == ["claims.json", "phase_changes.json", "pictures"]
+    assert [each.path for each in client.list_artifacts(recorded.info.run_id, "pictures")] == ["pictures/curves.png"]
     assert "claims/attention_is_a_share" in recorded.data.metrics
     again = dynamics("following")
     assert (again["computed_trials"], len(ledger.all())) == (0, 0)
