@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from mneme.attribution import direct_logit_attribution
-from mneme.errors import NotApplicable
 from mneme.copying import copying_scores
+from mneme.errors import NotApplicable
 from mneme.model import LanguageModel
 from tests.architectures import INSIDE, OUTSIDE, tiny
 
