@@ -110,16 +110,16 @@ def train_model(  # noqa: PLR0913  what a recipe decides about its training
     spec: Mapping[str, Any],
     check: Callable[[int], Measures] | None = None,
     stop: Callable[[Mapping[str, float]], bool] | None = None,
-    factor: Callable[[int], float] | None = None,
+    factor: Callable[[int], Sequence[float]] | None = None,
     tokenizer: Any = None,
 ) -> Trained:
     """Train until `stop` or `max_steps`, write the model into `workshop.folder` and the kept steps below it.
 
     loss(step), step from 1: the scalar loss of a batch drawn from (seed, step) alone, so that no state of the data has
-    to be saved. factor(step): times each group's first learning rate. check(step): measures on held-out data, without
-    gradient, in evaluation mode; it is called every `check_every` steps, at kept steps and at the last, and leaves
-    torch's random state alone. stop(measures) is asked every `check_every` steps only, so that the weights do not
-    depend on what is kept. The gradient's norm is clipped to 1.
+    to be saved. factor(step): one number for each optimizer, times its groups' first learning rates. check(step):
+    measures on held-out data, without gradient, in evaluation mode; it is called every `check_every` steps, at kept
+    steps and at the last, and leaves torch's random state alone. stop(measures) is asked every `check_every` steps
+    only, so that the weights do not depend on what is kept. The gradient's norm is clipped to 1.
     spec: JSON that says all that the weights depend on. Unfinished training in `workshop.state` goes on where it was
     saved and ends in the same weights, bit for bit, on the same machine with the same number of threads.
     Raises BadInput when the state is of another spec, and when training diverges: a loss or gradient that is no number,
@@ -132,7 +132,7 @@ def train_model(  # noqa: PLR0913  what a recipe decides about its training
         if 0 in schedule.keep:
             training.look(0, check)
     for step in range(training.notes.step + 1, schedule.max_steps + 1):
-        training.update(step, loss, 1.0 if factor is None else factor(step))
+        training.update(step, loss, [1.0] * len(optimizers) if factor is None else factor(step))
         training.keep(step)
         is_check = step % schedule.check_every == 0 or step == schedule.max_steps
         if is_check or step in schedule.keep:
@@ -174,7 +174,7 @@ class _Training:
         self.notes, self._looked_at = found, (found.step, found.seconds)
         return True
 
-    def update(self, step: int, loss: Callable[[int], Tensor], factor: float) -> None:
+    def update(self, step: int, loss: Callable[[int], Tensor], factors: Sequence[float]) -> None:
         """One batch, one step of each optimizer."""
         started = time.perf_counter()
         batch_loss = loss(step)
@@ -183,7 +183,7 @@ class _Training:
         torch.autograd.backward(batch_loss)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM)
         self._watch(step, float(batch_loss.detach()), float(norm))
-        for optimizer, rates in zip(self.optimizers, self._rates, strict=True):
+        for optimizer, rates, factor in zip(self.optimizers, self._rates, factors, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
             optimizer.step()

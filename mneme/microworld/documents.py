@@ -44,24 +44,7 @@ _SCENES: Mapping[str, Callable[[np.random.Generator, Words], Scene]] = {
     "stored_facts": stored_facts,
     "verbatim_list": verbatim_list,
 }
-# How often a document of each behavior is drawn; the hard ones more often.
-MIXTURE: Mapping[str, float] = {
-    INDUCTION: 1.2,
-    "verbatim_list": 1.0,
-    "ioi": 1.0,
-    "colored_objects": 2.0,
-    "needle": 2.0,
-    "key_value_recall": 2.5,
-    "entity_binding": 1.5,
-    "boxes": 1.5,
-    "stored_facts": 1.0,
-    "counterfactual_facts": 1.5,
-    "greater_than": 1.0,
-    "agreement": 0.7,
-    "multiple_choice": 1.5,
-    "sequence_order": 1.0,
-    "docstring": 1.0,
-}
+BEHAVIORS = (INDUCTION, *_SCENES)
 # The micro-world has the first words of each kind only: a small vocabulary is learnt from few documents.
 SIZES: Mapping[str, int] = {
     "names": 32,
@@ -104,44 +87,58 @@ def world_words() -> tuple[str, ...]:
     rng = np.random.default_rng(0)
     for split in ("train", "evaluation"):
         source = Words(split, sizes=SIZES)
-        for behavior in MIXTURE:
-            if behavior != INDUCTION:
-                for _ in range(_SAMPLES_FOR_VOCABULARY):
-                    words |= dict.fromkeys(words_in(scene_of(behavior)(rng, source).document().text))
+        for scene in _SCENES.values():
+            for _ in range(_SAMPLES_FOR_VOCABULARY):
+                words |= dict.fromkeys(words_in(scene(rng, source).document().text))
     return tuple(sorted(words))
 
 
 class Library:
-    """Draws documents of the mixture; what it draws depends on the generator it is given alone."""
+    """Draws documents; what it draws depends on the generator it is given alone."""
 
-    def __init__(self, vocabulary: Mapping[str, int], longest: int, mixture: Mapping[str, float] = MIXTURE) -> None:
+    def __init__(self, vocabulary: Mapping[str, int], longest: int) -> None:
         self._ids = vocabulary
         # a tokenizer lists its words in another order each time
         self._ordinary = sorted(index for word, index in vocabulary.items() if word not in SPECIALS)
         self._longest = longest
         self._words = Words("train", sizes=SIZES)
-        self._behaviors = list(mixture)
-        weights = np.array([mixture[each] for each in self._behaviors])
-        self._shares = weights / weights.sum()
 
-    def draw(self, rng: np.random.Generator) -> Document:
-        """One document of at most `longest` tokens: one scene, or, now and then, scenes until it is full."""
-        document = self._one(rng)
+    def draw(self, rng: np.random.Generator, mixture: Mapping[str, float]) -> Document:
+        """A document of at most `longest` tokens: one scene, or, now and then, scenes until it is full.
+
+        mixture: how often each behavior is drawn, in any unit.
+        """
+        document = self._one(rng, mixture)
         if rng.random() >= _SHARE_OF_LONG:
             return document
         while True:
-            more = self._one(rng)
+            more = self._one(rng, mixture)
             if len(document.ids) + len(more.ids) > self._longest:
                 return document
             document = Document(document.ids + more.ids, document.is_answer + more.is_answer)
 
     def of(self, behavior: str, rng: np.random.Generator) -> Document:
         """One document of a behavior, cut to `longest` tokens."""
-        document = self._repeat(rng) if behavior == INDUCTION else self._told(scene_of(behavior)(rng, self._words))
+        if behavior == INDUCTION:
+            period = int(rng.integers(_SHORTEST_PERIOD, _LONGEST_PERIOD + 1))
+            document = self.repeated(rng, self._ordinary, period, period * int(rng.integers(2, 4)))
+        else:
+            document = self._told(scene_of(behavior)(rng, self._words))
         return Document(document.ids[: self._longest], document.is_answer[: self._longest])
 
-    def _one(self, rng: np.random.Generator) -> Document:
-        return self.of(self._behaviors[int(rng.choice(len(self._behaviors), p=self._shares))], rng)
+    def few_words(self, n: int) -> list[int]:
+        """`n` ids from all over the vocabulary."""
+        return self._ordinary[:: max(1, len(self._ordinary) // n)][:n]
+
+    def repeated(self, rng: np.random.Generator, ids: Sequence[int], period: int, length: int) -> Document:
+        """`period` distinct ids, said again and again up to `length`; the answers are what has been said before."""
+        first = [ids[each] for each in rng.choice(len(ids), size=period, replace=False)]
+        copies = -(-length // period)
+        return Document((first * copies)[:length], [False] * (period + 1) + [True] * (length - period - 1))
+
+    def _one(self, rng: np.random.Generator, mixture: Mapping[str, float]) -> Document:
+        shares = np.array(list(mixture.values()))
+        return self.of(list(mixture)[int(rng.choice(len(shares), p=shares / shares.sum()))], rng)
 
     def _told(self, scene: Scene) -> Document:
         told = scene.document()
@@ -155,13 +152,6 @@ class Library:
             is_answer.append(at in answers)
             at += len(word)
         return Document(ids, is_answer)
-
-    def _repeat(self, rng: np.random.Generator) -> Document:
-        """Distinct random words, said two or three times; the period varies, or copying is learnt by position."""
-        period = int(rng.integers(_SHORTEST_PERIOD, _LONGEST_PERIOD + 1))
-        copies = 2 if period > self._longest // 4 else int(rng.integers(2, 4))
-        first = [self._ordinary[each] for each in rng.choice(len(self._ordinary), size=period, replace=False)]
-        return Document(first * copies, [False] * (period + 1) + [True] * (period * (copies - 1) - 1))
 
 
 def rows_by_length(documents: Sequence[Document]) -> list[list[Document]]:

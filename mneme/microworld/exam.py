@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mneme.microworld.documents import INDUCTION, MIXTURE, scene_of
+from mneme.microworld.documents import BEHAVIORS, INDUCTION, scene_of
 from mneme.promptset import Promptset, Vocabulary
 from mneme.promptsets.repeated_tokens import repeated_tokens
 from mneme.scene_prompts import SceneReader, promptset_of_scenes
@@ -23,7 +23,7 @@ _ROWS = 32
 class Exam:
     """Held-out prompts of every behavior, as hard as the training documents are."""
 
-    def __init__(self, vocabulary: Vocabulary, n_items: int, behaviors: Sequence[str] = tuple(MIXTURE)) -> None:
+    def __init__(self, vocabulary: Vocabulary, n_items: int, behaviors: Sequence[str] = BEHAVIORS) -> None:
         self._prompts = {each: _prompts(vocabulary, each, n_items) for each in behaviors}
 
     def measure(self, model: Any) -> dict[str, Measure]:

@@ -12,6 +12,7 @@ import numpy as np
 from mneme.arguments import number_between, whole_number
 from mneme.bigram import bigram_model, count_pairs
 from mneme.microworld.documents import Library, world_words
+from mneme.microworld.lessons import WHOLE
 from mneme.microworld.tokenizer import word_tokenizer
 from mneme.recipe import Workshop, recipe
 
@@ -58,7 +59,7 @@ class _Shelf:
     def rows(self, rng: np.random.Generator) -> Iterator[list[int]]:
         """Token rows, each behind the first token."""
         while self.n_read < self.n_tokens:
-            document = self.library.draw(rng)
+            document = self.library.draw(rng, WHOLE)
             self.n_read += len(document.ids)
             self.n_documents += 1
             if self.n_documents % DOCUMENTS_PER_REPORT == 0:

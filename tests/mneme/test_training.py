@@ -22,6 +22,7 @@ from mneme.training import (
 )
 
 STEPS = 60
+N_OPTIMIZERS = 2
 
 
 class Regression(nn.Module):
@@ -90,12 +91,12 @@ def stop_at(step):
 
 @pytest.mark.parametrize("at", [3, 8, 29, 60])
 def test_training_broken_off_at_any_step_ends_in_the_same_weights_as_undisturbed_training(tmp_path, at):
-    train(Workshop(tmp_path / "whole"), factor=lambda step: 1 - step / 100)
+    train(Workshop(tmp_path / "whole"), factor=lambda step: [1 - step / 100] * N_OPTIMIZERS)
     broken = Workshop(tmp_path / "broken", tmp_path / "state")
     with pytest.raises(Killed):
-        train(broken, spoil=stop_at(at), factor=lambda step: 1 - step / 100)
+        train(broken, spoil=stop_at(at), factor=lambda step: [1 - step / 100] * N_OPTIMIZERS)
     seen = []
-    train(broken, spoil=lambda step, error: seen.append(step) or error, factor=lambda step: 1 - step / 100)
+    train(broken, spoil=lambda step, error: seen.append(step) or error, factor=lambda step: [1 - step / 100] * N_OPTIMIZERS)
     assert seen[0] == (at - 1) // 7 * 7 + 1  # from the last saved state on
     assert equal(tmp_path / "whole", tmp_path / "broken")
 
@@ -259,9 +260,9 @@ def test_the_step_that_ends_training_is_not_saved_as_one_to_go_on_from(tmp_path)
 
 def test_the_factor_scales_the_first_rate_and_not_the_last_one(tmp_path):
     train(Workshop(tmp_path / "a"), max_steps=2)
-    train(Workshop(tmp_path / "b"), max_steps=2, rate=0.04, factor=lambda step: 0.5)
+    train(Workshop(tmp_path / "b"), max_steps=2, rate=0.04, factor=lambda step: [0.5] * N_OPTIMIZERS)
     assert equal(tmp_path / "a", tmp_path / "b")
-    train(Workshop(tmp_path / "c"), max_steps=2, factor=lambda step: 0.0)
+    train(Workshop(tmp_path / "c"), max_steps=2, factor=lambda step: [0.0] * N_OPTIMIZERS)
     train(Workshop(tmp_path / "d"), max_steps=1, keep=(0,))
     assert equal(tmp_path / "c", tmp_path / "d" / "checkpoints" / "step-0")
 

@@ -8,6 +8,7 @@ import torch
 from mneme.errors import BadInput
 from mneme.measuring import measure
 from mneme.microworld.documents import Library
+from mneme.microworld.lessons import WHOLE
 from mneme.model import load_model
 from mneme.probe import probes
 from mneme.promptsets.ioi import ioi
@@ -39,7 +40,7 @@ def test_its_probabilities_are_the_counts_of_the_documents_of_the_micro_world(tr
     lm, vocabulary = load_model(folder), read_vocabulary(folder)
     ids = vocabulary.tokenizer.get_vocab()
     library, rng = Library(ids, 511), np.random.default_rng(0)
-    rows = [[vocabulary.first_id, *library.draw(rng).ids] for _ in range(facts["documents"])]
+    rows = [[vocabulary.first_id, *library.draw(rng, WHOLE).ids] for _ in range(facts["documents"])]
     pairs = [pair for row in rows for pair in pairwise(row)]
     last, then = ids["the"], ids["list"]
     n_pair, n_last = pairs.count((last, then)), sum(first == last for first, _ in pairs)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mneme.errors import BadInput
-from mneme.microworld.documents import MIXTURE
+from mneme.microworld.documents import BEHAVIORS
 from mneme.model import load_model
 from mneme.promptsets.ioi import ioi
 from mneme.recipe import Workshop
@@ -22,19 +22,20 @@ SMALL: dict[str, Any] = {
     "width": 32,
     "context": 128,
     "tokens_per_step": 256,
-    "keep": [0, 2],
+    "keep": [0, 3],
 }
+SHORT = {"copying_steps": 1, "recalling_steps": 1}
 
 
-def trained(folder: Path, shape: str = "gpt2", seed: int = 0, max_steps: int = 2, **more: Any) -> dict[str, Any]:
-    return micro_world(Workshop(folder), seed=seed, shape=shape, max_steps=max_steps, **{**SMALL, **more})
+def trained(folder: Path, shape: str = "gpt2", seed: int = 0, max_steps: int = 3, **more: Any) -> dict[str, Any]:
+    return micro_world(Workshop(folder), seed=seed, shape=shape, max_steps=max_steps, **{**SMALL, **SHORT, **more})
 
 
 @pytest.mark.parametrize("shape", ["gpt2", "llama", "neox", "lstm", "mamba2"])
 def test_a_trained_model_opens_with_its_tokenizer_and_answers_prompts(tmp_path: Path, shape: str) -> None:
     facts = trained(tmp_path, shape)
-    assert facts["steps"] == 2
-    assert set(MIXTURE) <= set(facts["measures"])
+    assert facts["steps"] == 3
+    assert set(BEHAVIORS) <= set(facts["measures"])
     vocabulary = read_vocabulary(tmp_path)
     assert (vocabulary.bos_mode, vocabulary.first_id, vocabulary.context) == ("native", 0, 128)
     lm = load_model(tmp_path)
@@ -65,7 +66,7 @@ def test_no_steps_save_the_untrained_model_that_a_training_starts_from(tmp_path:
         ({"shape": "rnn"}, "micro_world.shape is 'rnn'"),
         ({"n_heads": 5}, "width 32 is no multiple of n_heads 5"),
         ({"max_steps": -1}, "micro_world.max_steps is -1"),
-        ({"decay_from": 2.0}, "micro_world.decay_from is 2.0"),
+        ({"copying_steps": 3}, "max_steps is 3, and the first two lessons take 4"),
         ({"keep": "all"}, "micro_world.keep is 'all'"),
         ({"context": 64}, "micro_world.context is 64"),
     ],
