@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 import mneme.bigram
-import mneme.lstm  # noqa: F401  both make model classes of ours known to transformers
+import mneme.lstm
+import mneme.sigmoid_attention  # noqa: F401  all make model classes of ours known to transformers
 from mneme.batch import Batch
 from mneme.devices import check_device
 from mneme.errors import BadInput, NotApplicable

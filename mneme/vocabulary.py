@@ -9,7 +9,8 @@ from typing import Any, cast
 from transformers import AutoConfig, AutoTokenizer
 
 import mneme.bigram
-import mneme.lstm  # noqa: F401  both make model classes of ours known to transformers
+import mneme.lstm
+import mneme.sigmoid_attention  # noqa: F401  all make model classes of ours known to transformers
 from mneme.errors import BadInput
 from mneme.promptset import BosMode, Vocabulary
 

@@ -30,17 +30,17 @@ def bigram_backcopy(  # noqa: PLR0913  a recipe's keywords are what its YAML may
     width: int = 64,
     length: int = 64,
     attention: str = "softmax",
-    first_token: str = "constant",
-    max_steps: int = 600,
-    batch_size: int = 32,
+    first: str = "constant",
+    max_steps: int = 400,
+    batch_size: int = 16,
     rate: float = 3e-3,
     check_every: int = 50,
     keep: Sequence[int] | str = LOG_SPACED,
 ) -> dict[str, Any]:
     """Train on characters that follow a bigram table of prose, except after triggers, which are followed by a copy.
 
-    attention: `softmax` (a stock GPT-2), or `sigmoid` (no normalisation; a class of its own, mneme/sigmoid_attention.py).
-    first_token: `constant` puts one token in front of every row, `none` nothing (a control: what stands first varies).
+    attention: `softmax` (a stock GPT-2), or `sigmoid` (no normalisation; a class of its own, `sigmoid_attention`).
+    first: `constant` puts one token in front of every row, `none` nothing (a control).
     `length` counts the first token. All by AdamW at `rate`. Departs from METHODS 18 in its size (width 64, rows of 64
     characters, a higher rate) and in its text, the project's own prose.
     Measured while training, on held-out rows with intervals over them: mneme/toys/backcopy.py.
@@ -48,13 +48,13 @@ def bigram_backcopy(  # noqa: PLR0913  a recipe's keywords are what its YAML may
     Raises: BadInput for sizes that do not fit together or a word that is no choice.
     """
     one_of("bigram_backcopy.attention", attention, ("softmax", "sigmoid"))
-    has_first = one_of("bigram_backcopy.first_token", first_token, ("constant", "none")) == "constant"
+    has_first = one_of("bigram_backcopy.first", first, ("constant", "none")) == "constant"
     whole_number("bigram_backcopy.length", length, 8)
     whole_number("bigram_backcopy.batch_size", batch_size, 1)
     shape, process = ToyShape(n_layers, n_heads, width), backcopy_of_prose()
     first_id = process.first_id if has_first else None
     spec = {"recipe": "bigram_backcopy", "seed": seed, **asdict(shape), "length": length, "attention": attention}
-    spec |= {"first_token": first_token, "max_steps": max_steps, "batch_size": batch_size, "rate": rate}
+    spec |= {"first": first, "max_steps": max_steps, "batch_size": batch_size, "rate": rate}
     held_out = process.draw(HELD_OUT_ROWS, length, batch_generator(HELD_OUT_SEED, 0), has_first=has_first)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

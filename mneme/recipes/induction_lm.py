@@ -19,6 +19,7 @@ from mneme.training import Measure, Schedule, batch_generator, measured_mean, tr
 
 HELD_OUT_ROWS = 64
 HELD_OUT_SEED = 2**31  # no training seed is as large
+REPEATED_STEP = 2**31  # no step is as late: the rows that are repeated are drawn at it
 IGNORED = -100
 
 
@@ -52,6 +53,25 @@ class _Data:
         return ids, targets.masked_fill(torch.arange(self.length + 1) <= periods, IGNORED)
 
 
+@dataclass(frozen=True)
+class _Repeats:
+    """A share of each batch drawn from `n_repeated` rows that stay the same (METHODS 16, Hernandez 2022)."""
+
+    n_repeated: int
+    repeated_share: float
+
+    def draw(self, data: _Data, n_rows: int, seed: int, step: int) -> tuple[Tensor, Tensor]:
+        """Ids and targets of a step [item position]: fresh rows, then repeated ones."""
+        generator = batch_generator(seed, step)
+        n_old = round(self.repeated_share * n_rows) if self.n_repeated else 0
+        fresh = data.draw(n_rows - n_old, generator)
+        if n_old == 0:
+            return fresh
+        kept = data.draw(self.n_repeated, batch_generator(seed, REPEATED_STEP))
+        chosen = torch.randint(self.n_repeated, (n_old,), generator=generator)
+        return torch.cat([fresh[0], kept[0][chosen]]), torch.cat([fresh[1], kept[1][chosen]])
+
+
 @recipe()
 def induction_lm(  # noqa: PLR0913  a recipe's keywords are what its YAML may set
     workshop: Workshop,
@@ -67,6 +87,8 @@ def induction_lm(  # noqa: PLR0913  a recipe's keywords are what its YAML may se
     max_steps: int = 1500,
     batch_size: int = 64,
     stop_at: float = 0.99,
+    n_repeated: int = 0,
+    repeated_share: float = 0.9,
     keep: Sequence[int] | str = (),
 ) -> dict[str, Any]:
     """Train on repeated random tokens of varying period until held-out copying is right, and save the model.
@@ -77,6 +99,8 @@ def induction_lm(  # noqa: PLR0913  a recipe's keywords are what its YAML may se
     the same seed, machine and number of threads give the same weights. Id `vocabulary` is the first token, the
     context is `length` + 1. Training ends when held-out copy accuracy reaches `stop_at` at the shortest, the middle
     and the longest period, or after `max_steps`. The weights of the steps in `keep` (a list, or `log_spaced`) are kept.
+    With `n_repeated`, a share `repeated_share` of each batch comes from that many rows, drawn once; 0: all are fresh.
+    Held-out rows are always fresh ones.
     Returns: steps, tokens, seconds, final loss (nats), the least held-out copy accuracy (0 .. 1).
     Raises: BadInput for sizes that do not fit together.
     """
@@ -85,9 +109,12 @@ def induction_lm(  # noqa: PLR0913  a recipe's keywords are what its YAML may se
     whole_number("induction_lm.batch_size", batch_size, 1)
     number_between("induction_lm.stop_at", stop_at, 0, 1.0001)
     _check(shape, data)
+    repeats = _Repeats(whole_number("induction_lm.n_repeated", n_repeated, 0), repeated_share)
+    number_between("induction_lm.repeated_share", repeated_share, 0, 1.0001)
     n_tokens = batch_size * (length + 1)
     schedule = Schedule(max_steps, kept_steps("induction_lm.keep", keep, max_steps), tokens_per_step=n_tokens)
     asked = {**asdict(shape), **asdict(data), "max_steps": max_steps, "batch_size": batch_size, "stop_at": stop_at}
+    asked |= asdict(repeats) if n_repeated else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _new_model(shape, data)
@@ -95,10 +122,10 @@ def induction_lm(  # noqa: PLR0913  a recipe's keywords are what its YAML may se
             workshop,
             model,
             _optimizers(model),
-            lambda step: _loss(model, *data.draw(batch_size, batch_generator(seed, step))),
+            lambda step: _loss(model, *repeats.draw(data, batch_size, seed, step)),
             schedule=schedule,
             spec={"recipe": "induction_lm", "seed": seed, **asked},
-            check=lambda _: {"copy_accuracy": held_out_accuracy(model, data)},
+            check=lambda _: {"copy_accuracy": held_out_accuracy(model, data), "fresh_loss": held_out_loss(model, data)},
             stop=lambda measures: measures["copy_accuracy"] >= stop_at,
         )
     return {
@@ -166,3 +193,11 @@ def held_out_accuracy(model: GPT2LMHeadModel, data: _Data) -> Measure:
         right = ((choices == targets) & known).sum(dim=1) / known.sum(dim=1)
         found.append(measured_mean(right.numpy()))
     return min(found, key=lambda each: each.value)
+
+
+def held_out_loss(model: GPT2LMHeadModel, data: _Data) -> Measure:
+    """Loss on new rows where the next token can be known, nats a token; the interval is over rows."""
+    ids, targets = data.draw(HELD_OUT_ROWS, batch_generator(HELD_OUT_SEED, 1))
+    logits = model.lm_head(model.transformer(ids).last_hidden_state)
+    losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none")
+    return measured_mean((losses.view(ids.shape).sum(dim=1) / (targets != IGNORED).sum(dim=1)).numpy(), "nats")
