@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from flows.pairing import Pairing, open_pairing
@@ -19,6 +19,7 @@ from storage.specs import TrialSpec
 from tasks.deliver import deliver, deliver_without_rows
 from tasks.identify import Identified, identify
 from tasks.keys import ATTENTION
+from tasks.materialise import is_trained
 from tasks.measure import measure
 from tasks.sizes import fits
 from tasks.stage import Value, is_whole, object_of
@@ -30,12 +31,16 @@ Status = Literal["delivered", "failed", "not_applicable"]
 
 @dataclass(frozen=True)
 class Asking:
-    """Who asks: the study, its device, how large a stored trace may be, and which trials to compute anew."""
+    """Who asks: the study, its device, how large a stored trace may be, and which trials to compute anew.
+
+    `untrained` holds why the training of a model failed in this run: it is not tried again for the next promptset.
+    """
 
     study: str
     device: str
     trace_limit_mib: float
     refresh: frozenset[str] = frozenset()
+    untrained: dict[str, Exception] = field(default_factory=dict, compare=False)
 
     def anew(self, trial: TrialSpec) -> bool:
         """Whether the trial was named in --refresh: by its id, the start of it, its probe, or `all`."""
@@ -63,7 +68,10 @@ class Answered:
 
 def answer_pairing(home: Home, asking: Asking, trials: Sequence[TrialSpec]) -> Answered:
     """Answer all trials of one model on one promptset; one that fails is recorded and the others go on."""
+    model = trials[0].finished_model_label
     try:
+        if model in asking.untrained:
+            raise asking.untrained[model]
         pairing = open_pairing(home, trials[0], asking.device)
         asked = [identify(trial, pairing.parts) for trial in trials]
         missing = [each for each in asked if asking.anew(each.trial) or not each.is_delivered(home)]
@@ -71,6 +79,8 @@ def answer_pairing(home: Home, asking: Asking, trials: Sequence[TrialSpec]) -> A
             pairing = open_pairing(home, trials[0], asking.device, use=True)
         traces = trace_missing(pairing, asking, missing)
     except Exception as error:
+        if not is_trained(home, trials[0]):
+            asking.untrained[model] = error
         return Answered(tuple(_without_rows(home, asking, trial, error) for trial in trials), None)
     prompts = ContentStore(home.store).path(object_of(pairing.promptset)) / PROMPTS
     return Answered(tuple(_answer(pairing, asking, each, traces) for each in asked), str(prompts))

@@ -38,7 +38,8 @@ class Schedule:
 
     keep: steps whose weights are kept (0 = before any update); check_every: steps between checks; save_every: steps
     between saved states, so many are repeated at most after a kill; tokens_per_step: makes the speed tokens per second
-    instead of steps per second.
+    instead of steps per second; changes: steps after which the data are of another kind, so that the loss is not
+    compared with what it was before.
     Raises BadInput for a number that makes no sense.
     """
 
@@ -48,6 +49,7 @@ class Schedule:
     save_every: int = 200
     tokens_per_step: int | None = None
     loss_unit: str = "nats"
+    changes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         whole_number("max_steps", self.max_steps, 1)
@@ -177,6 +179,8 @@ class _Training:
     def update(self, step: int, loss: Callable[[int], Tensor], factors: Sequence[float]) -> None:
         """One batch, one step of each optimizer."""
         started = time.perf_counter()
+        if step - 1 in self.schedule.changes:
+            self.notes.losses, self._strange_steps = [], 0
         batch_loss = loss(step)
         for optimizer in self.optimizers:
             optimizer.zero_grad()

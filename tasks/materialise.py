@@ -10,6 +10,7 @@ from prefect import task
 
 from mneme.errors import NotApplicable
 from storage.content import ContentStore, Damaged
+from storage.entries import Entries
 from storage.home import Home
 from storage.model_steps import source_at, unkept
 from storage.specs import HubSource, LocalSource, RecipeSource, TrialSpec
@@ -54,6 +55,13 @@ def _trained(home: Home, trial: TrialSpec, source: RecipeSource, *, use: bool, r
         deliver_measures(home, trial, key, value)
     forget_unfinished(home, key)
     return value
+
+
+def is_trained(home: Home, trial: TrialSpec) -> bool:
+    """Whether the trial's model needs no training, or its training has ended and is stored."""
+    if not isinstance(trial.model_spec.source, RecipeSource):
+        return True
+    return Entries(home.entries).read(key_of("materialise", recipe_parts(trial))) is not None
 
 
 def at_step(trial: TrialSpec, value: Value) -> Value:

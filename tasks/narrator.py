@@ -16,8 +16,8 @@ class Listener(Protocol):
     def advance(self, label: str, done: int, total: int, note: str) -> None:
         """`done` of `total` of the stage is done."""
 
-    def end(self, label: str, outcome: str) -> None:
-        """The stage ended: `computed`, `cached`, `failed`, `not applicable`."""
+    def end(self, label: str, outcome: str, why: str = "") -> None:
+        """The stage ended: `computed`, `cached`, `checked` or `failed`, with the sentence that says why."""
 
 
 class Silence:
@@ -29,7 +29,7 @@ class Silence:
     def advance(self, label: str, done: int, total: int, note: str) -> None:
         """Nothing."""
 
-    def end(self, label: str, outcome: str) -> None:
+    def end(self, label: str, outcome: str, why: str = "") -> None:
         """Nothing."""
 
 

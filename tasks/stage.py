@@ -11,6 +11,7 @@ from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.context import TaskRunContext
 from prefect.transactions import IsolationLevel
 
+from mneme.errors import MnemeError
 from storage.content import ContentStore, Damaged, Reference
 from storage.entries import Entries, sealed, unsealed
 from storage.home import Home
@@ -43,12 +44,15 @@ class Stage:
         damaged = (home.entries / key).exists() and not is_whole(home, Entries(home.entries).read(key), use)
         listener().begin(f"{self.name}: {label}")
         count = len(ledger.all())
-        outcome = "failed"
+        outcome, why = "failed", ""
         try:
             record = self._bound(home, refresh or damaged)(home=home, key=key, label=label, inputs=dict(inputs))
             outcome = "computed" if any(work.key == key for work in ledger.all()[count:]) else "cached"
+        except MnemeError as error:
+            why = str(error)
+            raise
         finally:
-            listener().end(f"{self.name}: {label}", outcome)
+            listener().end(f"{self.name}: {label}", outcome, why)
         value = unsealed(record)
         if value is None:
             raise Damaged(f"entry {key} of stage {self.name} was altered while it was read")

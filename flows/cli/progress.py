@@ -64,7 +64,7 @@ class Terminal:
             self._spoken[label] = time.monotonic()
             self.console.print(f"  {label}  {done}/{total}  {note}")
 
-    def end(self, label: str, outcome: str) -> None:
+    def end(self, label: str, outcome: str, why: str = "") -> None:
         """The stage ended: a line, unless it was only found."""
         bar = self._bars.pop(label, None)
         if bar is not None:
@@ -72,4 +72,4 @@ class Terminal:
         if outcome == "cached":
             self._cached += 1
         elif outcome not in {"computed", "checked"} or not label.startswith(_TOLD_BY_OTHERS):
-            self.console.print(f"  {outcome:<14} {label}")
+            self.console.print(f"  {outcome:<14} {label}" + (f": {why}" if why else ""))

@@ -103,6 +103,7 @@ def micro_world(  # noqa: PLR0913  a recipe's keywords are what its YAML may set
                 check_every=250,
                 save_every=250,
                 tokens_per_step=tokens_per_step,
+                changes=(lessons.copying_ends, lessons.recalling_ends),
             ),
             spec=spec,
             check=lambda _step: exam.measure(model),
