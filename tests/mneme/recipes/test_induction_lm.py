@@ -9,7 +9,8 @@ from mneme.model import load_model
 from mneme.probe import probes
 from mneme.promptsets.repeated_tokens import repeated_tokens
 from mneme.recipe import Workshop
-from mneme.recipes.induction_lm import IGNORED, _Data, induction_lm
+from mneme.recipes.induction_lm import IGNORED, _Data, _Repeats, induction_lm
+from mneme.training import batch_generator
 from mneme.vocabulary import read_vocabulary
 
 TINY = {"n_heads": 2, "width": 16, "vocabulary": 30, "length": 24, "min_period": 5, "max_period": 12, "batch_size": 4}
@@ -70,6 +71,25 @@ def test_only_tokens_that_can_be_known_are_learnt():
     assert periods == set(range(5, 13))
 
 
+def test_a_share_of_the_rows_is_drawn_from_a_few_that_stay_the_same():
+    data, repeats = _Data(30, 24, 5, 12), _Repeats(3, 0.75)
+    steps = [repeats.draw(data, 8, seed=1, step=step) for step in range(1, 6)]
+    kept = {tuple(row) for ids, _ in steps for row in ids[2:].tolist()}
+    fresh = {tuple(row) for ids, _ in steps for row in ids[:2].tolist()}
+    assert len(kept) == 3
+    assert len(fresh) == 10
+    assert not kept & fresh
+    assert all(ids.shape == targets.shape == (8, 25) for ids, targets in steps)
+
+
+def test_without_repeated_rows_a_step_is_what_it_was():
+    data = _Data(30, 24, 5, 12)
+    ids, targets = _Repeats(0, 0.9).draw(data, 8, seed=1, step=4)
+    expected = data.draw(8, batch_generator(1, 4))
+    assert torch.equal(ids, expected[0])
+    assert torch.equal(targets, expected[1])
+
+
 def test_what_is_kept_does_not_change_what_is_learnt(tmp_path):
     for place, keep in (("a", []), ("b", [0, 3, 7]), ("c", "log_spaced")):
         induction_lm(Workshop(tmp_path / place), seed=3, max_steps=8, keep=keep, **TINY)
@@ -95,6 +115,8 @@ def test_the_kept_steps_are_models_that_load(tmp_path):
         ({"min_period": 1}, "min_period"),
         ({"max_steps": 0}, "max_steps"),
         ({"stop_at": 1.5}, "stop_at"),
+        ({"n_repeated": -1}, "n_repeated"),
+        ({"repeated_share": 1.5}, "repeated_share"),
     ],
 )
 def test_sizes_that_do_not_fit_together_are_refused(tmp_path, parameters, words):
