@@ -7,6 +7,7 @@ import pytest
 
 from storage.home import Home
 from storage.rows import rows
+from tasks.narrator import Silence, listening
 
 STUDY = """
 description: A tiny model over its training.
@@ -85,3 +86,30 @@ def _mlflow_has_one_run_of_the_training_and_one_of_the_model_on_the_promptset(ho
     (recorded,) = client.search_runs([experiments["steps"]])
     curve = client.get_metric_history(recorded.info.run_id, "copy_loss/copy_loss")
     assert sorted(one.step for one in curve) == [0, 4, 8]
+
+
+class Heard(Silence):
+    """Writes down what ended, and why."""
+
+    def __init__(self) -> None:
+        self.ends: list[tuple[str, str, str]] = []
+
+    def end(self, label: str, outcome: str, why: str = "") -> None:
+        self.ends.append((label, outcome, why))
+
+
+def test_a_training_that_fails_is_tried_once_and_fails_the_trials_of_every_promptset(
+    steps: Home, configs: Path
+) -> None:
+    from flows.study import TrialsFailed
+
+    (configs / "models" / "small.yaml").write_text(MODEL.replace("max_period: 12", "max_period: 20"))
+    two = STUDY.replace("[repeated_tokens]", "[repeated_tokens, shuffled_tokens]").replace("steps: [0, 4, 8]", "")
+    (configs / "studies" / "steps.yaml").write_text(two)
+    heard = Heard()
+    with listening(heard), pytest.raises(TrialsFailed, match=r"4 of 4 trials .*induction_lm.max_period is 20"):
+        run()
+    trainings = [(outcome, why) for label, outcome, why in heard.ends if label.startswith("train")]
+    assert len(trainings) == 1
+    assert trainings[0][0] == "failed"
+    assert "induction_lm.max_period is 20" in trainings[0][1]

@@ -96,7 +96,11 @@ def test_training_broken_off_at_any_step_ends_in_the_same_weights_as_undisturbed
     with pytest.raises(Killed):
         train(broken, spoil=stop_at(at), factor=lambda step: [1 - step / 100] * N_OPTIMIZERS)
     seen = []
-    train(broken, spoil=lambda step, error: seen.append(step) or error, factor=lambda step: [1 - step / 100] * N_OPTIMIZERS)
+    train(
+        broken,
+        spoil=lambda step, error: seen.append(step) or error,
+        factor=lambda step: [1 - step / 100] * N_OPTIMIZERS,
+    )
     assert seen[0] == (at - 1) // 7 * 7 + 1  # from the last saved state on
     assert equal(tmp_path / "whole", tmp_path / "broken")
 
@@ -190,6 +194,13 @@ def test_a_loss_far_above_its_median_stops_training_after_twenty_steps_and_is_ne
 
 def test_nineteen_strange_losses_are_borne(tmp_path):
     trained = train(Workshop(tmp_path), spoil=lambda step, error: error * 0 + (100.0 if 30 < step < 50 else 1.0))
+    assert trained.steps == STEPS
+
+
+def test_a_loss_that_rises_because_the_data_change_is_no_divergence(tmp_path):
+    trained = train(
+        Workshop(tmp_path), spoil=lambda step, error: error * 0 + (100.0 if step > 30 else 1.0), changes=(30,)
+    )
     assert trained.steps == STEPS
 
 
