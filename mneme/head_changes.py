@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from mneme.model import LanguageModel
 from mneme.prefix_cache import Prefix
 from mneme.progress import Progress, silent
 from mneme.readouts import Readout, ReadRows, read_hidden, take_rows
-from mneme.restart import Baseline, Restart, record_baseline, restart, restart_rows, rows_of
+from mneme.restart import Baseline, Restart, next_inputs, record_baseline, restart, restart_rows, rows_of
 
 STORED = 6  # tensors a layer that are kept of each prompt: the baseline's and what replaces its heads
 
@@ -152,6 +152,23 @@ class _Group:
         items, last = self.items[local], self.lm.n_layers - 1
         rows = self.where.positions[items] - prefix
         chosen = self._chosen(sets, local, prefix)
+        run = self._started(layer, prefix, sets, local)
+        if last in run.writes:
+            inputs, write = (rows_of(each, rows) for each in (run.inputs, run.writes[last]))
+            hidden = restart(self.lm, Restart(last, run.ids.gather(1, rows), inputs, {last: write}))
+        elif layer < last and 2 * rows.shape[1] <= run.ids.shape[1] and not bool(chosen(last).any()):
+            hidden = restart_rows(self.lm, run, rows)
+        else:
+            hidden = rows_of(restart(self.lm, run), rows)
+        return read_hidden(self.lm, self.readout, hidden, items, self.where)
+
+    def _started(self, layer: int, prefix: int, sets: Tensor, local: Tensor) -> Restart:
+        """The run of units that start at one layer.
+
+        Where each unit changes a single position, the first layer runs at that position only, and the run starts at the
+        next layer: the other positions enter it as they did in the baseline.
+        """
+        chosen = self._chosen(sets, local, prefix)
         write = self._changed_write(layer, prefix, chosen, local)
         run = Restart(
             layer=layer,
@@ -161,14 +178,14 @@ class _Group:
             prefix=Prefix(self.baseline.keys, self.baseline.values, local, prefix) if prefix else None,
             handler=self._handler(layer, prefix, chosen, local),
         )
-        if layer == last and write is not None:
-            inputs, write = (rows_of(each, rows) for each in (run.inputs, write))
-            hidden = restart(self.lm, Restart(layer, run.ids.gather(1, rows), inputs, {layer: write}))
-        elif layer < last and 2 * rows.shape[1] <= run.ids.shape[1] and not bool(chosen(last).any()):
-            hidden = restart_rows(self.lm, run, rows)
-        else:
-            hidden = rows_of(restart(self.lm, run), rows)
-        return read_hidden(self.lm, self.readout, hidden, items, self.where)
+        places = self.places[sets, local]
+        if write is None or layer == self.lm.n_layers - 1 or bool((places < 0).any()):
+            return run
+        rows = (places - prefix)[:, None]
+        first = Restart(layer, run.ids.gather(1, rows), rows_of(run.inputs, rows), {layer: rows_of(write, rows)})
+        entering = self.baseline.inputs[layer + 1][local, prefix:]
+        entering[torch.arange(len(local), device=rows.device), rows[:, 0]] = next_inputs(self.lm, first)[:, 0]
+        return replace(run, layer=layer + 1, inputs=entering, writes={})
 
     def _chosen(self, sets: Tensor, local: Tensor, prefix: int) -> Callable[[int], Tensor]:
         """For a layer: which heads are replaced at which positions from `prefix` on [unit position head 1] bool."""

@@ -102,10 +102,10 @@ def restart_rows(lm: LanguageModel, run: Restart, rows: Tensor) -> Tensor:
     """Final hidden states of a restarted run at some positions: rows [unit read] -> [unit read d_model].
 
     The last layer projects keys and values everywhere, but attends, projects and runs its MLP at the rows only.
-    Counts as two forwards. The run must start below the last layer, and its handler must leave that one alone.
+    Counts as two forwards. The run's writes and its handler must leave the last layer alone.
     """
     last = lm.n_layers - 1
-    states: list[Tensor] = []
+    states = [run.inputs] if run.layer == last else []
     taken: list[Tensor] = []
 
     def stop_at_last(call: AttentionCall) -> Tensor:
@@ -118,6 +118,22 @@ def restart_rows(lm: LanguageModel, run: Restart, rows: Tensor) -> Tensor:
     with _entering(require_structure(lm).parts[last].layer, states.append), suppress(Enough):
         restart(lm, replace(run, handler=stop_at_last))
     return restart(lm, Restart(last, run.ids.gather(1, rows), rows_of(states[0], rows), handler=lambda _: taken[0]))
+
+
+def next_inputs(lm: LanguageModel, run: Restart) -> Tensor:
+    """What enters the layer after the first one of a restarted run [unit position d_model]; counts as one forward.
+
+    The run must start below the last layer; nothing above its first layer runs.
+    """
+    states: list[Tensor] = []
+
+    def stop(entering: Tensor) -> None:
+        states.append(entering)
+        raise Enough
+
+    with _entering(require_structure(lm).parts[run.layer + 1].layer, stop), suppress(Enough):
+        restart(lm, run)
+    return states[0]
 
 
 def rows_of(states: Tensor, rows: Tensor) -> Tensor:
