@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from storage.entries import Entries
 from storage.home import Home
 from storage.identity import canonical_json, digest, versions
 from storage.lake import Lake
+from storage.redacting import redacted
 from storage.specs import TrialSpec
 from tasks.deliver import deliver, deliver_without_rows
 from tasks.identify import Identified, identify
@@ -195,9 +197,9 @@ def _without_rows(home: Home, asking: Asking, trial: TrialSpec, error: Exception
     if is_full(error):
         raise error
     if not isinstance(error, MnemeError):
-        _logger.error("trial %s failed", trial.label, exc_info=error)
+        _logger.error("trial %s failed\n%s", trial.label, redacted("".join(traceback.format_exception(error))))
     status: Status = "not_applicable" if isinstance(error, NotApplicable) else "failed"
-    sentence = str(error) if isinstance(error, MnemeError) else f"{type(error).__name__}: {error}"
+    sentence = redacted(str(error) if isinstance(error, MnemeError) else f"{type(error).__name__}: {error}")
     delivery_id = digest({"asked": trial.trial_id, "outcome": status, "error": sentence})
     about = {
         "delivery_id": delivery_id,

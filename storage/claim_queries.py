@@ -41,6 +41,7 @@ def units_of(home: Home, sql: str) -> dict[str, float]:
     """
     with reading(home) as connection:
         try:
+            refuse_all_but_reading(connection, sql)
             asked = _wrapped("cast(unit_id as varchar), cast(value as double)", sql)
             found = connection.execute(f"{asked} order by all").fetchall()
         except duckdb.Error as error:

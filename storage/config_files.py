@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
 from pydantic import ValidationError
 
 from mneme.errors import BadInput
 from mneme.registry import near_names
+from storage.config_text import plain_yaml
 from storage.specs import ModelSpec, ProbeSpec, PromptsetSpec, Spec, StudySpec, is_name
 
 Kind = Literal["models", "promptsets", "probes", "studies"]
@@ -51,12 +51,10 @@ def config_path(kind: Kind, name: str) -> Path:
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping; raises BadInput for anything else, keys given twice included."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506  a SafeLoader subclass
-    except yaml.YAMLError as error:
-        problem = " ".join(str(error).split())
-        raise BadInput(f"{path} is not valid YAML: {problem[:300]}") from error
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path} cannot be read: {error}") from error
+    content = plain_yaml(text, str(path))
     if not isinstance(content, dict):
         raise BadInput(f"{path} must hold a mapping of keys to values, not a {type(content).__name__}")
     return content
@@ -93,11 +91,11 @@ def set_key(content: dict[str, Any], dotted: str, value: Any, place: str) -> Non
 
 def _first_problem(error: ValidationError, kind: type[Spec]) -> str:
     first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
+    where = " ".join(".".join(str(part) for part in first["loc"]).split())[:120]
     if first["type"] == "extra_forbidden":
         known = list(kind.model_fields) if len(first["loc"]) == 1 else []
         key = str(first["loc"][-1])[:80]
-        return f"unknown key '{where[:120]}'" + (near_names(key, known) if known else "")
+        return f"unknown key '{where}'" + (near_names(key, known) if known else "")
     if first["type"] == "missing":
         return f"the key '{where}' is missing"
     message = str(first["msg"]).removeprefix("Value error, ")
@@ -114,23 +112,12 @@ def _with_absolute_paths(spec: Spec, folder: Path) -> Spec:
 
 
 def _absolute(path: str, folder: Path) -> str:
-    return os.path.normpath(folder / Path(path).expanduser())
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice."""
-
-
-def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node)
-        if not isinstance(key, str):
-            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not a text", key_node.start_mark)
-        if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"key '{key}' stands there twice", key_node.start_mark)
-        seen.add(key)
-    return loader.construct_mapping(node, deep=True)
-
-
-_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+    """The path from its YAML's folder; a relative one stays below the folder that holds the configs."""
+    try:
+        given = Path(path).expanduser()
+    except RuntimeError as error:
+        raise BadInput(f"path '{path[:80]}' in {folder} names a user that does not exist: write it out") from error
+    absolute, root = os.path.normpath(folder / given), folder.parent.parent
+    if not given.is_absolute() and not Path(absolute).is_relative_to(root):
+        raise BadInput(f"path '{path[:80]}' in {folder} leaves {root}: give the absolute path if it is meant")
+    return absolute

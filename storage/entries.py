@@ -28,6 +28,15 @@ def unsealed(record: object) -> dict[str, Any] | None:
     return value if digest(value, 40) == record["seal"] else None
 
 
+def value_in(data: bytes) -> dict[str, Any] | None:
+    """The value in the bytes of an entry's file; None when they are damaged."""
+    try:
+        result = json.loads(data)["result"]
+        return unsealed(json.loads(result) if isinstance(result, str) else result)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
 @dataclass(frozen=True)
 class Entry:
     """One stage result on disk."""
@@ -45,12 +54,9 @@ class Entries:
 
     def read(self, key: str) -> dict[str, Any] | None:
         """The value of a key; None when there is none or its file is damaged."""
-        path = self.folder / key
         try:
-            record = json.loads(path.read_bytes())
-            result = record["result"]
-            return unsealed(json.loads(result) if isinstance(result, str) else result)
-        except (OSError, ValueError, KeyError, TypeError):
+            return value_in((self.folder / key).read_bytes())
+        except OSError:
             return None
 
     def remove(self, key: str) -> None:

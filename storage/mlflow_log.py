@@ -13,15 +13,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mneme.errors import MnemeError
 from storage.files import sha256_file
 from storage.home import Home
 from storage.locks import LockBusy, file_lock
+from storage.redacting import redacted
 
 RUN_KEY = "mneme.run_key"
 TRAINING = "training"  # the experiment of all trainings
 _FINAL = ("FINISHED",)
 _METRICS_AT_ONCE = 1000  # as many as a server takes
 _logger = logging.getLogger("mneme")
+
+
+class TrackingError(MnemeError):
+    """MLflow's server cannot be used now; nothing that was computed is lost."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,7 @@ def _last_step(client: Any, run_id: str) -> int:
 def _log_parameters(client: Any, run_id: str, parameters: Mapping[str, str]) -> None:
     from mlflow.entities import Param  # noqa: PLC0415
 
-    client.log_batch(run_id, params=[Param(name, value) for name, value in sorted(parameters.items())])
+    client.log_batch(run_id, params=[Param(name, redacted(value)) for name, value in sorted(parameters.items())])
 
 
 def _stream(client: Any, run_id: str, step: int, measures: Mapping[str, float]) -> None:
@@ -121,7 +127,7 @@ def _stream(client: Any, run_id: str, step: int, measures: Mapping[str, float]) 
     try:
         client.log_batch(run_id, metrics=[Metric(name, value, at, step) for name, value in sorted(measures.items())])
     except MlflowException as error:
-        _logger.warning("MLflow did not take the measures of step %d, training goes on: %s", step, error)
+        _logger.warning("MLflow did not take the measures of step %d, training goes on: %s", step, redacted(str(error)))
 
 
 def sweep_killed(home: Home) -> list[str]:
@@ -160,14 +166,14 @@ def _log(client: Any, run_id: str, recording: Recording) -> None:
     metrics = [Metric(name, value, at, 0) for name, value in sorted(recording.metrics.items())]
     for name, curve in sorted(recording.curves.items()):
         metrics += [Metric(name, value, at, step) for step, value in sorted(curve.items())]
-    parameters = [Param(name, value) for name, value in sorted(recording.parameters.items())]
+    parameters = [Param(name, redacted(value)) for name, value in sorted(recording.parameters.items())]
     client.log_batch(run_id, params=parameters)
     for start in range(0, len(metrics), _METRICS_AT_ONCE):
         client.log_batch(run_id, metrics=metrics[start : start + _METRICS_AT_ONCE])
     if recording.prompts is not None:
         client.log_inputs(run_id, datasets=[_dataset(recording.prompts, recording.promptset)])
     for path, document in sorted(recording.documents.items()):
-        client.log_dict(run_id, document, path)
+        client.log_dict(run_id, json.loads(redacted(json.dumps(document))), path)
     for path, png in sorted(recording.figures.items()):
         _log_bytes(client, run_id, png, path)
     for file in recording.files:
@@ -206,9 +212,24 @@ def _client(home: Home) -> Iterator[Any]:
     server = os.environ.get("MLFLOW_TRACKING_URI")
     # first contact creates the tables: two processes on a fresh file would race the migrations
     with file_lock(home.locks / "mlflow-first-contact.lock"):
-        client = mlflow.MlflowClient(server or f"sqlite:///{home.mlflow_database}")
+        client = _reached(server) if server else mlflow.MlflowClient(f"sqlite:///{home.mlflow_database}")
         client.search_experiments(max_results=1)
     yield client
+
+
+def _reached(server: str) -> Any:
+    """A client of the user's own server, which has answered; its address may hold a password, which is never said."""
+    import mlflow  # noqa: PLC0415
+
+    try:
+        client = mlflow.MlflowClient(server)
+        client.search_experiments(max_results=1)
+    except Exception as error:
+        problem = redacted(str(error).splitlines()[0] if str(error) else type(error).__name__)[:300]
+        raise TrackingError(
+            f"MLflow at {redacted(server)} does not answer ({problem}): start it, or unset MLFLOW_TRACKING_URI"
+        ) from None
+    return client
 
 
 @contextmanager

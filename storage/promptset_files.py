@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch import Tensor
 from mneme.batch import Batch
 from mneme.errors import BadInput
 from mneme.promptset import Promptset
+from storage.config_text import refuse_odd_values
 from storage.content import PROMPTS
 from storage.identity import canonical_json
 
@@ -87,11 +90,11 @@ def promptset_hash(promptset: Promptset) -> str:
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The user's own rows from a CSV (with a header) or JSONL file; raises BadInput that names the line."""
     if path.suffix.lower() not in {".csv", ".jsonl"}:
-        raise BadInput(f"{path} is neither .csv nor .jsonl: prompts come as one of the two")
+        raise BadInput(f"{str(path)[:200]} is neither .csv nor .jsonl: prompts come as one of the two")
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} cannot be read: {error}") from error
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{str(path)[:200]!r} cannot be read: {str(error)[:200]}") from error
     rows = _csv_rows(text, path) if path.suffix.lower() == ".csv" else _jsonl_rows(text, path)
     if not rows:
         raise BadInput(f"{path} holds no prompts: give at least one row under the header")
@@ -100,9 +103,12 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def _csv_rows(text: str, path: Path) -> list[dict[str, Any]]:
     try:
-        rows = list(csv.DictReader(text.splitlines(keepends=True), strict=True))
+        # io.StringIO breaks lines where CSV does; splitlines() would break them at U+2028 and others too
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
     except csv.Error as error:
         raise BadInput(f"{path} is not valid CSV: {error}") from error
+    header = next(csv.reader(io.StringIO(text, newline="")), [])
+    _refuse_repeated(header, f"{path}: the header")
     for number, row in enumerate(rows, start=2):
         if None in row or None in row.values():
             raise BadInput(
@@ -113,17 +119,32 @@ def _csv_rows(text: str, path: Path) -> list[dict[str, Any]]:
 
 def _jsonl_rows(text: str, path: Path) -> list[dict[str, Any]]:
     rows = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
+        place = f"{path} line {number}"
         try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise BadInput(f"{path} line {number} is not valid JSON: {error}") from error
+            row = json.loads(line, object_pairs_hook=lambda pairs, place=place: _object(pairs, place))
+        except BadInput:
+            raise
+        except (ValueError, RecursionError) as error:
+            raise BadInput(f"{place} is not valid JSON: {str(error)[:200]}") from error
         if not isinstance(row, dict):
-            raise BadInput(f"{path} line {number} is not an object with a prompt, or clean and corrupt")
+            raise BadInput(f"{place} is not an object with a prompt, or clean and corrupt")
+        refuse_odd_values(row, place)
         rows.append(row)
     return rows
+
+
+def _object(pairs: list[tuple[str, Any]], place: str) -> dict[str, Any]:
+    _refuse_repeated([name for name, _ in pairs], place)
+    return dict(pairs)
+
+
+def _refuse_repeated(names: list[str], place: str) -> None:
+    repeated = [name for name, times in Counter(names).items() if times > 1]
+    if repeated:
+        raise BadInput(f"{place} names '{repeated[0][:80]}' twice: keep one of them")
 
 
 def _rows(ids: Tensor, lengths: list[int]) -> list[list[int]]:

@@ -16,7 +16,7 @@ from mneme.errors import BadInput
 from mneme.registry import near_names
 from storage.duck import open_results
 from storage.home import Home
-from storage.rendering import FORMATS, rendered, written, written_parquet
+from storage.rendering import FORMATS, rendered, visible, written, written_parquet
 
 _READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 
@@ -84,7 +84,10 @@ def reading(home: Home) -> Iterator[duckdb.DuckDBPyConnection]:
 
 def refuse_all_but_reading(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
     """Raise BadInput unless the text is one statement that reads."""
-    statements = connection.extract_statements(sql)
+    try:
+        statements = connection.extract_statements(sql.encode().decode())
+    except UnicodeEncodeError:
+        raise BadInput("the SQL holds bytes that are no UTF-8: take them out") from None
     if len(statements) != 1:
         many = f"these are {len(statements)}" if statements else "there is none"
         raise BadInput(f"one SQL statement at a time, please: {many}")
@@ -106,9 +109,9 @@ def _missing(connection: duckdb.DuckDBPyConnection, error: duckdb.Error) -> str:
     found = connection.execute("select schema_name || '.' || view_name from duckdb_views() where not internal")
     known = [str(row[0]) for row in found.fetchall()]
     marts = [each for each in known if each.startswith("mart.")]
-    return f"there is no view '{asked}'" + near_names(f"mart.{asked}", marts)
+    return f"there is no view '{asked[:80]}'" + near_names(f"mart.{asked[:80]}", marts)
 
 
 def _first_lines(error: duckdb.Error) -> str:
     """DuckDB's own words: the message, near names, and the line with the place marked."""
-    return "\n".join(line for line in str(error).splitlines() if line.strip())[:600]
+    return visible("\n".join(line for line in str(error).splitlines() if line.strip())[:600])

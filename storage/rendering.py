@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from decimal import Decimal
@@ -22,6 +23,7 @@ FORMATS = ("table", "csv", "json", "parquet")
 _SHOWN_ROWS = 200
 _ROWS_AT_ONCE = 10_000
 _WIDEST = 60
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and line feed
 _PLAN = ["explain_key", "explain_value"]
 
 
@@ -67,6 +69,7 @@ def _write_table(answer: duckdb.DuckDBPyConnection, stream: TextIO, limit: int |
     is_cut = limit is not None and len(rows) > limit
     rows = rows[:limit]
     cells = [[_cell(value) for value in row] for row in rows]
+    names = [visible(" ".join(name.split())) for name in names]
     widths = [max(len(text) for text in column) for column in zip(names, *cells, strict=True)]
     rights = [any(_is_number(value) for value in column) for column in zip(*rows, strict=True)] or [False] * len(names)
     for texts in (names, ["-" * width for width in widths], *cells):
@@ -108,6 +111,11 @@ _WRITERS: dict[str, Callable[[duckdb.DuckDBPyConnection, TextIO], int]] = {
 }
 
 
+def visible(text: str) -> str:
+    """The text with its control characters written out (\\x1b): nobody else's text may steer a terminal."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
 def _names(answer: duckdb.DuckDBPyConnection) -> list[str]:
     return _unique([str(name) for name, *_ in answer.description or []])
 
@@ -137,7 +145,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, float | Decimal):
         number = float(value)
         return f"{number:.0f}" if 1e4 <= abs(number) < 1e9 else f"{number:.4g}"
-    text = " ".join(_text(value).split())
+    text = visible(" ".join(_text(value).split()))
     return text if len(text) <= _WIDEST else text[: _WIDEST - 3] + "..."
 
 

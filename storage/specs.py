@@ -5,7 +5,16 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from storage.identity import digest
 
@@ -14,6 +23,14 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Dtype = Literal["float32", "float64", "bfloat16", "float16"]
 Parameters = dict[str, JsonValue]
 PRIMARY = "primary"
+REVISION = r"^\w[\w.\-/+]*$"  # a branch, tag or commit; it becomes a file name in the hub's cache
+STEP_REVISION = r"^[\w.\-/]*\{step\}[\w.\-/]*$"
+
+
+def _stays_inside(text: str) -> str:
+    if ".." in text or text.startswith("/"):
+        raise ValueError("'..' and a '/' in front would leave the hub's cache: name a model, branch, tag or commit")
+    return text
 
 
 class Spec(BaseModel):
@@ -34,15 +51,15 @@ class LocalSource(Spec):
     """A folder written by `save_pretrained`; a relative path starts at the YAML file's folder."""
 
     kind: Literal["local"]
-    path: str
+    path: Annotated[str, Field(min_length=1, max_length=4000)]
 
 
 class HubSource(Spec):
     """A model of the hub; a revision that is no commit is resolved and the commit recorded."""
 
     kind: Literal["hub"]
-    id: Annotated[str, Field(pattern=r"^[\w.\-]+(/[\w.\-]+)?$")]
-    revision: Annotated[str, Field(min_length=1, max_length=200)] = "main"
+    id: Annotated[str, Field(pattern=r"^[\w.\-]+(/[\w.\-]+)?$", max_length=200), AfterValidator(_stays_inside)]
+    revision: Annotated[str, Field(pattern=REVISION, max_length=200), AfterValidator(_stays_inside)] = "main"
 
 
 class ModelSpec(Spec):
@@ -55,7 +72,9 @@ class ModelSpec(Spec):
     source: Annotated[RecipeSource | LocalSource | HubSource, Field(discriminator="kind")]
     dtype: Dtype = "float32"
     bos_mode: Literal["auto", "native", "eot_as_bos", "none"] = "auto"
-    step_revision: Annotated[str, Field(pattern=r"^[\w.\-/]*\{step\}[\w.\-/]*$")] | None = None
+    step_revision: (
+        Annotated[str, Field(pattern=STEP_REVISION, max_length=200), AfterValidator(_stays_inside)] | None
+    ) = None
     baseline: Literal["untrained", "bigram"] | None = None
 
 
@@ -70,7 +89,7 @@ class PromptsetSpec(Spec):
     generator: Name
     parameters: Parameters = {}
     control_of: Name | None = None
-    file: str | None = None
+    file: Annotated[str, Field(min_length=1, max_length=4000)] | None = None
     accuracy: Literal["answer_accuracy", "set_accuracy", "copy_accuracy"] | None = None
 
 

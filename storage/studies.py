@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-import yaml
-
 from mneme.errors import BadInput
 from mneme.registry import near_names
 from storage.config_files import config_path, parse, read_spec, read_yaml, set_key
+from storage.config_text import plain_yaml, refuse_odd_values
 from storage.model_steps import refuse_absent_steps
 from storage.signatures import check_parameters
 from storage.specs import PRIMARY, ModelSpec, ProbeChoice, ProbeSpec, PromptsetSpec, StudySpec, TrialSpec
@@ -77,16 +76,14 @@ def _is_member_key(key: str) -> bool:
 
 def _parsed(settings: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(settings, Mapping):
+        refuse_odd_values(dict(settings), "settings")
         return dict(settings)
     parsed = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals or not key.strip():
             raise BadInput(f"--set {setting[:80]!r} is not key=value")
-        try:
-            parsed[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise BadInput(f"--set {key.strip()}: the value {value[:80]!r} is not valid YAML") from error
+        parsed[key.strip()] = plain_yaml(value, f"--set {key.strip()[:80]}: the value {value[:80]!r}")
     return parsed
 
 

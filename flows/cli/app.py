@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+import traceback
 
 import typer
 
-from flows.cli import cleanup, look, query, run
+from flows.cli import backups, cleanup, look, query, run
 from mneme.errors import MnemeError
 from storage.disk import full_sentence, is_full
 from storage.home import find_home
+from storage.redacting import redacted
+from storage.rendering import visible
 
 app = typer.Typer(
     name="mneme",
@@ -29,6 +32,8 @@ app.command("gc")(cleanup.gc)
 app.command("forget")(cleanup.forget)
 app.command("rebuild")(cleanup.rebuild)
 app.command("doctor")(look.doctor)
+app.command("backup")(backups.backup)
+app.command("restore")(backups.restore)
 
 _INTERRUPTED = 130
 _UNREACHED = ("Failed to reach API at", "ephemeral Prefect API server")  # how Prefect says it
@@ -50,12 +55,13 @@ def main() -> None:
         if any(text in str(error) for text in _UNREACHED):
             _say(f"Prefect's server does not answer ({error}): start it, or unset PREFECT_API_URL", 1)
         if not isinstance(error, OSError):
-            raise
+            _say(f"this is an error in Mneme itself, please report it\n{traceback.format_exc()}", 1)
         _say(_system_sentence(error), 1)
 
 
 def _say(sentence: str, code: int) -> None:
-    print(f"mneme: {sentence}", file=sys.stderr)  # noqa: T201  the command's own voice
+    text = visible(redacted(f"mneme: {sentence}"))
+    print(text.encode(errors="backslashreplace").decode(), file=sys.stderr)  # noqa: T201  the command's own voice
     sys.exit(code)
 
 

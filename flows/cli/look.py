@@ -25,6 +25,7 @@ def show(trial: Annotated[str, typer.Argument(help="A trial id, or the start of 
 def list_members(kind: Annotated[str, typer.Argument(help="models, promptsets, probes or studies")]) -> None:
     """What is configured, with the first sentence of its description."""
     from storage.config_files import config_names, config_path, read_yaml
+    from storage.rendering import visible
 
     if kind not in KINDS:
         raise BadInput(f"nothing is listed under '{kind[:40]}'{near_names(kind, list(KINDS))}")
@@ -32,7 +33,7 @@ def list_members(kind: Annotated[str, typer.Argument(help="models, promptsets, p
     for name in config_names(kind):  # type: ignore[arg-type]
         path = config_path(kind, name)  # type: ignore[arg-type]
         text = " ".join(str(read_yaml(path).get("description", "")).split())
-        shown.add_row(name, _short(path), text.split(". ")[0])
+        shown.add_row(name, _short(path), visible(text.split(". ")[0]))
     console().print(shown)
 
 
@@ -56,11 +57,13 @@ def report(
 def doctor() -> None:
     """Check the installation and the home, and say what to do."""
     from storage.health import examine
+    from storage.redacting import redacted
+    from storage.rendering import visible
 
     findings = examine(find_home())
     shown = table("", "check", "finding")
     for each in findings:
-        shown.add_row("ok" if each.is_fine else "!!", each.check, each.finding)
+        shown.add_row("ok" if each.is_fine else "!!", each.check, visible(redacted(each.finding)))
     console().print(shown)
     if not all(each.is_fine for each in findings):
         raise typer.Exit(1)
