@@ -7,28 +7,35 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.measured import Measured
+
 N_THREADS = 2
-CELLS = 96  # of the sweep by position that TransformerLens runs; the rest is extrapolated
 
 
 def main() -> None:
+    """Run and save."""
     case, contender, folder, out = sys.argv[1], sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4])
     torch.set_num_threads(N_THREADS)
+    measured(case, contender, folder).save(out)
+
+
+def measured(case: str, contender: str, folder: Path) -> Measured:
+    """What a case's name says: patch-SHAPE-SHARED[-each], ablate-SHAPE, rows|entries-SHAPE-TOKENS or growth."""
     name, *words = case.split("-")
+    positions = "each" if "each" in words else None
     if contender == "transformer_lens":
         from benchmarks import transformer_lens_runs  # noqa: PLC0415  lives in the environment of the peers
 
-        by_position = CELLS if "each" in words else None
-        transformer_lens_runs.patching(folder, words[0], int(words[1]), by_position).save(out)
-        return
-    from benchmarks import ours  # noqa: PLC0415  lives in ours
+        return transformer_lens_runs.patching(folder, words[0], int(words[1]), positions)
+    from benchmarks import growth, ours  # noqa: PLC0415  live in ours
 
+    if name == "growth":
+        return growth.growth()
     if name == "patch":
-        ours.patching(folder, words[0], int(words[1]), "each" if "each" in words else None).save(out)
-    elif name == "ablate":
-        ours.zero_ablation(folder, words[0]).save(out)
-    else:
-        ours.long_prompt(folder, int(words[0]), name if contender == "mneme" else "plain").save(out)
+        return ours.patching(folder, words[0], int(words[1]), positions)
+    if name == "ablate":
+        return ours.zero_ablation(folder, words[0])
+    return ours.long_prompt(folder, words[0], int(words[1]), name if contender == "mneme" else "plain")
 
 
 if __name__ == "__main__":

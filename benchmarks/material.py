@@ -1,15 +1,26 @@
-"""The models and prompts that all contenders get: random weights and tokens from one seed."""
+"""The models and prompts that all contenders get: random weights and tokens from one seed.
+
+With BENCHMARKS_SMALL=1 in the environment (`python -m benchmarks --small`) everything is tiny: it shows that each case
+runs, and its figures say nothing.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-N_ITEMS, N_TOKENS, N_SHARED = 16, 16, 10
-GPT2 = {"model_type": "gpt2", "bos_token_id": 0, "eos_token_id": 0}
-LLAMA = {
+SMALL = "BENCHMARKS_SMALL"
+IS_SMALL = os.environ.get(SMALL) == "1"
+N_ITEMS, N_TOKENS, N_ABLATED = 16, 16, 8
+N_CELLS = 8 if IS_SMALL else 24  # of a sweep that TransformerLens runs; each takes one whole forward, so they scale
+LONGEST = 16_384
+
+GPT2: dict[str, Any] = {"model_type": "gpt2", "bos_token_id": 0, "eos_token_id": 0}
+LLAMA: dict[str, Any] = {
     "model_type": "llama",
     "hidden_size": 512,
     "intermediate_size": 1408,
@@ -17,13 +28,17 @@ LLAMA = {
     "num_attention_heads": 8,
     "num_key_value_heads": 2,
     "vocab_size": 32_000,
-    "max_position_embeddings": 16_384,
+    "max_position_embeddings": LONGEST,
 }
-SHAPES = {"gpt2": GPT2, "llama": LLAMA}
+if IS_SMALL:
+    GPT2 |= {"n_layer": 3, "n_embd": 64, "n_head": 4, "vocab_size": 500}
+    LLAMA |= {"hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 3, "num_attention_heads": 4}
+    LLAMA |= {"vocab_size": 500}
+SHAPES = {"gpt2": GPT2, "gpt2long": GPT2 | {"n_positions": 2048}, "llama": LLAMA}
 
 
 def model_folder(shape: str, folder: Path) -> Path:
-    """A saved model of random weights: GPT-2 small's shape, or a small grouped-query Llama's."""
+    """A saved model of random weights: GPT-2 small's shape (or with more positions), or a grouped-query Llama's."""
     where = folder / shape
     if not where.is_dir():
         settings = dict(SHAPES[shape])
@@ -39,20 +54,28 @@ def stock_model(folder: Path) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(folder).eval().requires_grad_(False)
 
 
-def pairs(vocab_size: int, shared: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def pairs(
+    vocab_size: int, shared: int, n_items: int = N_ITEMS, n_tokens: int = N_TOKENS
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Base and donor ids [item position] with a shared prefix, and correct and wrong answers [item]."""
     generator = torch.Generator().manual_seed(1)
-    base, donor = torch.randint(vocab_size, (2, N_ITEMS, N_TOKENS), generator=generator)
+    base, donor = torch.randint(vocab_size, (2, n_items, n_tokens), generator=generator)
     donor[:, :shared] = base[:, :shared]
-    answers = torch.randint(vocab_size, (2, N_ITEMS), generator=generator)
+    answers = torch.randint(vocab_size, (2, n_items), generator=generator)
     return base, donor, answers[0], answers[1]
 
 
-def sampled_cells(n_layers: int, n_heads: int, n_cells: int) -> list[tuple[int, int, int]]:
-    """Cells (layer, position, head) for the sweep that is too long to run whole elsewhere, evenly over the depth."""
+def sampled_cells(n_layers: int, n_heads: int, n_cells: int = N_CELLS) -> list[tuple[int, int, int]]:
+    """Cells (layer, position, head) of the sweep that is too long to run whole elsewhere, evenly over the depth."""
     generator = torch.Generator().manual_seed(2)
     draws = torch.rand(n_cells, 3, generator=generator)
     return [
         (int(place * n_layers / n_cells), int(row[1] * N_TOKENS), int(row[2] * n_heads))
         for place, row in enumerate(draws)
     ]
+
+
+def long_prompt(vocab_size: int, n_tokens: int) -> torch.Tensor:
+    """Ids of one long prompt [1 position]; a 64th of the length where all is small."""
+    length = n_tokens // 64 if IS_SMALL else n_tokens
+    return torch.randint(vocab_size, (1, length), generator=torch.Generator().manual_seed(3))

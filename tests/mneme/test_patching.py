@@ -111,6 +111,21 @@ def test_positions_before_the_first_difference_are_neither_run_nor_changed() -> 
     del lm.items_per_forward[9], lm.items_per_forward[3]
 
 
+def test_a_layer_that_is_patched_at_one_position_runs_its_mlp_there_only() -> None:
+    lm, (base, donor) = model("gpt2"), pair()
+    tokens = 0
+
+    def count(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+        nonlocal tokens
+        tokens += args[0][..., 0].numel()
+
+    hook = lm.hf.transformer.h[0].mlp.register_forward_pre_hook(count)
+    patch_heads(lm, base, donor, READOUT, "each")
+    hook.remove()
+    items, positions, heads = 3, 9, 4
+    assert 2 * items * positions < tokens <= (2 + heads) * items * positions  # base, donor, then one token a cell
+
+
 def test_sets_of_heads_are_patched_together() -> None:
     lm, (base, donor) = model("qwen2"), pair(3)
     heads = [(0, 1), (1, 3), (2, 0)]
