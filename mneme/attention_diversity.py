@@ -19,10 +19,11 @@ def head_cosine(attention: Tensor) -> Tensor:
     _refuse_one_head(attention)
     flat = attention.transpose(1, 2).flatten(2)  # [layer head entry]
     units = flat / flat.norm(dim=-1, keepdim=True)
-    cosines = units @ units.transpose(-1, -2)
+    cosines: Tensor = units @ units.transpose(-1, -2)
     n_heads = cosines.shape[-1]
     off_diagonal = cosines.sum(dim=(-1, -2)) - cosines.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
-    return off_diagonal / (n_heads * (n_heads - 1))
+    found: Tensor = off_diagonal / (n_heads * (n_heads - 1))
+    return found
 
 
 def entropy_spread(attention: Tensor) -> Tensor:
@@ -34,7 +35,7 @@ def entropy_spread(attention: Tensor) -> Tensor:
     Source: METHODS 21 (C)
     """
     _refuse_one_head(attention)
-    entropy = -torch.special.xlogy(attention, attention).sum(dim=-1)  # [layer item head query]
+    entropy: Tensor = -torch.special.xlogy(attention, attention).sum(dim=-1)  # [layer item head query]
     return entropy.mean(dim=(1, 3)).std(dim=-1, correction=0)
 
 

@@ -13,7 +13,8 @@ from transformers.models.gpt2.modeling_gpt2 import GPT2Attention
 
 def head_parts(projected: Tensor, n_heads: int) -> tuple[Tensor, Tensor, Tensor]:
     """Query, key and value [item head position width] out of GPT-2's joint projection [item position 3 x width]."""
-    parts = projected.unflatten(-1, (3, n_heads, -1)).permute(2, 0, 3, 1, 4)
+    n_items, n_positions, _ = projected.shape
+    parts = projected.view(n_items, n_positions, 3, n_heads, -1).permute(2, 0, 3, 1, 4)
     return parts[0], parts[1], parts[2]
 
 
@@ -23,7 +24,7 @@ def attention_weights(query: Tensor, key: Tensor, *, bias: float | None = None) 
     bias None: softmax over the keys. Else sigmoid(q k / sqrt(width) + bias), each key on its own: a row need not sum
     to 1.
     """
-    scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+    scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
     is_later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
     if bias is None:
         return scores.masked_fill(is_later, -torch.inf).softmax(dim=-1)

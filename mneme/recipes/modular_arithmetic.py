@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -20,6 +20,17 @@ from mneme.training import Measure, Measures, Schedule, batch_generator, measure
 CONTEXT = 32  # room for the prompts of stock probes; sums fill three places
 HELD_OUT_SEED = 2**31  # no training seed is as large
 PROBE_SUMS = 128
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Prompts [item 3], their sums [item], and which items are trained, tested and watched [item]."""
+
+    prompts: Tensor
+    sums: Tensor
+    train: Tensor
+    test: Tensor
+    watched: Tensor
 
 
 @recipe()
@@ -54,46 +65,28 @@ def modular_arithmetic(  # noqa: PLR0913  a recipe's keywords are what its YAML 
     number_between("modular_arithmetic.train_share", train_share, 0.05, 0.96)
     number_between("modular_arithmetic.weight_decay", weight_decay, 0, 100)
     shape = ToyShape(n_layers, n_heads, width)
-    prompts, sums = all_sums(modulus)
-    if has_shuffled_sums:
-        sums = sums[torch.randperm(len(sums), generator=batch_generator(seed, 1))]
-    order = torch.randperm(len(sums), generator=batch_generator(seed, 0))
-    train, test = order.split([round(train_share * len(sums)), len(sums) - round(train_share * len(sums))])
-    watched = torch.randperm(len(sums), generator=batch_generator(HELD_OUT_SEED, 0))[:PROBE_SUMS]
+    data = _split(modulus, train_share, seed, is_shuffled=has_shuffled_sums)
     spec = {"recipe": "modular_arithmetic", "seed": seed, "modulus": modulus, "train_share": train_share, "rate": rate}
     spec |= {"weight_decay": weight_decay, "has_shuffled_sums": has_shuffled_sums, **asdict(shape)}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = toy_model(shape, modulus + 1, CONTEXT)
-
-        def logits(of: Tensor) -> Tensor:
-            hidden = model.transformer(input_ids=prompts[of], use_cache=False).last_hidden_state[:, -1]
-            return model.lm_head(hidden)[:, :modulus]
-
-        def check(_step: int) -> Measures:
-            right = {name: logits(of).argmax(dim=-1) == sums[of] for name, of in (("train", train), ("test", test))}
-            found = {f"{name}_accuracy": measured_mean(each.double().numpy()) for name, each in right.items()}
-            attention = forward_with_heads(model, prompts[watched])[1]
-            cosine, spread = float(head_cosine(attention).mean()), float(entropy_spread(attention).mean())
-            diversity = {"head_cosine": Measure(cosine, "cosine"), "entropy_spread": Measure(spread, "nats")}
-            return {**found, **diversity, "chance": Measure(1 / modulus)}
-
         trained = train_model(
             workshop,
             model,
             [torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=weight_decay)],
-            lambda _step: F.cross_entropy(logits(train), sums[train]),
+            lambda _step: F.cross_entropy(_logits(model, data, data.train), data.sums[data.train]),
             schedule=Schedule(
                 max_steps,
                 kept_steps("modular_arithmetic.keep", keep, max_steps),
                 check_every=check_every,
                 save_every=1000,
-                tokens_per_step=3 * len(train),
+                tokens_per_step=3 * len(data.train),
             ),
             spec={**spec, "max_steps": max_steps},
-            check=check,
+            check=lambda _step: _measures(model, data),
         )
-    return {"tokens": trained.steps * 3 * len(train), **asdict(trained)}
+    return {"tokens": trained.steps * 3 * len(data.train), **asdict(trained)}
 
 
 def all_sums(modulus: int) -> tuple[Tensor, Tensor]:
@@ -102,3 +95,30 @@ def all_sums(modulus: int) -> tuple[Tensor, Tensor]:
     pairs = torch.cartesian_prod(numbers, numbers)
     sign = torch.full((len(pairs), 1), modulus)
     return torch.cat([pairs, sign], dim=1), pairs.sum(dim=1) % modulus
+
+
+def _split(modulus: int, train_share: float, seed: int, *, is_shuffled: bool) -> _Data:
+    prompts, sums = all_sums(modulus)
+    if is_shuffled:
+        sums = sums[torch.randperm(len(sums), generator=batch_generator(seed, 1))]
+    order = torch.randperm(len(sums), generator=batch_generator(seed, 0))
+    n_train = round(train_share * len(sums))
+    watched = torch.randperm(len(sums), generator=batch_generator(HELD_OUT_SEED, 0))[:PROBE_SUMS]
+    return _Data(prompts, sums, order[:n_train], order[n_train:], watched)
+
+
+def _logits(model: Any, data: _Data, of: Tensor) -> Tensor:
+    hidden = model.transformer(input_ids=data.prompts[of], use_cache=False).last_hidden_state[:, -1]
+    logits: Tensor = model.lm_head(hidden)[:, : int(data.prompts[0, -1])]  # the sign's id is the modulus
+    return logits
+
+
+def _measures(model: Any, data: _Data) -> Measures:
+    found: dict[str, Measure] = {}
+    for name, of in (("train", data.train), ("test", data.test)):
+        is_right = _logits(model, data, of).argmax(dim=-1) == data.sums[of]
+        found[f"{name}_accuracy"] = measured_mean(is_right.double().numpy())
+    attention = forward_with_heads(model, data.prompts[data.watched])[1]
+    cosine, spread = float(head_cosine(attention).mean()), float(entropy_spread(attention).mean())
+    found |= {"head_cosine": Measure(cosine, "cosine"), "entropy_spread": Measure(spread, "nats")}
+    return {**found, "chance": Measure(1 / int(data.prompts[0, -1]))}

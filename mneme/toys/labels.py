@@ -5,6 +5,7 @@ A context is a first token, pairs of an item and its label, and a query item who
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -64,9 +65,9 @@ class LabelTask:
         """
         centres = torch.randn(self.n_classes + self.n_novel, 1, width, generator=generator)
         noises = torch.randn(self.n_classes + self.n_novel, self.n_exemplars, width, generator=generator)
-        items = (centres + self.noise * noises) / (1 + self.noise**2) ** 0.5
+        items = (centres + self.noise * noises) / math.sqrt(1 + self.noise**2)
         others = torch.randn(self.n_labels + 1, width, generator=generator)
-        return torch.cat([items.flatten(0, 1), others]) * width**-0.5
+        return torch.cat([items.flatten(0, 1), others]) / math.sqrt(width)
 
 
 @dataclass(frozen=True)
