@@ -11,9 +11,11 @@ from prefect import flow
 from flows.answers import Answer, Answered, Asking, answer_pairing
 from flows.comparisons import Compared, compare
 from flows.environment import prepare_environment
-from mneme.errors import MnemeError
+from flows.watching import Watch, watched
 from storage.home import Home, writable_home
-from storage.studies import load_study
+from storage.studies import Study, load_study
+from storage.study_runs import utc_now
+from storage.warehouse import refuse_later
 from tasks.ledger import ledger
 from tasks.models import release
 from tasks.publish import publish
@@ -22,43 +24,43 @@ from tasks.record_comparisons import record_comparisons
 from tasks.report import report
 
 
-class TrialsFailed(MnemeError):
-    """Some trials failed; the others are delivered and published. `outcome` is what the study returns otherwise."""
-
-    def __init__(self, sentence: str, outcome: dict[str, Any]) -> None:
-        super().__init__(sentence)
-        self.outcome = outcome
-
-
 @flow(name="study", flow_run_name="study {study}", persist_result=False)
 def study(study: str, settings: dict[str, Any] | None = None, refresh: list[str] | None = None) -> dict[str, Any]:
     """Run a study by name; `settings` are changes as in `--set`, `refresh` names trials to compute anew.
 
-    Returns the counts of trials by status, the forward passes that were run now, and where the report is. Raises
-    TrialsFailed, after everything else is delivered, published and reported, when a trial failed.
+    Returns the counts of trials by status, the forward passes that were run now, and where the report is. When all is
+    delivered, published and reported, raises TrialsFailed when a trial failed, PromisesBroken when rows break what a
+    view promises, and ScoresMoved when a number lies beyond its interval from the one of the run before.
     """
     home = writable_home()
     prepare_environment(home)  # a worker has not been through `mneme run`
+    refuse_later(home)
     asked = load_study(study, settings or {})
     asking = Asking(study, asked.spec.device, asked.spec.trace_limit_mib, frozenset(refresh or ()))
+    with watched(home, study) as watch:
+        return _run(home, asked, asking, watch)
+
+
+def _run(home: Home, asked: Study, asking: Asking, watch: Watch) -> dict[str, Any]:
     ledger.reset()
     sweep_killed_runs(home)
-
     answered = [
         answer_pairing(home, asking, list(trials))
         for _, trials in itertools.groupby(asked.trials, key=lambda trial: trial.pairing_label)
     ]
     release()
+    answered_at = utc_now()
     publish(home)
     answers = _all(answered)
     compared = compare(home, asked, [each.trial for each in answers])
     deliveries = {each.trial.trial_id: each.delivery_id for each in answers}
-    page = report(home, study, deliveries, compared.ids)
-    record_comparisons(home, study, deliveries, compared.phase_changes, compared.claims)
-    if _record(home, study, answered, str(page)):
+    page = report(home, asked.name, deliveries, compared.ids)
+    record_comparisons(home, asked.name, deliveries, compared.phase_changes, compared.claims)
+    if _record(home, asked.name, answered, str(page)):
         publish(home)
 
-    return _outcome(study, answers, compared, str(page))
+    failed = [(each.trial.label, str(each.error)) for each in answers if each.status == "failed"]
+    return watch.judge(_outcome(asked.name, answers, compared, str(page)), failed, answered_at)
 
 
 def _all(answered: list[Answered]) -> list[Answer]:
@@ -89,21 +91,13 @@ def _by_finished_pairing(answered: list[Answered]) -> list[list[Answered]]:
 
 def _outcome(study: str, answers: list[Answer], compared: Compared, page: str) -> dict[str, Any]:
     statuses = [answer.status for answer in answers]
-    outcome = {
+    return {
         "study": study,
         "trials": {status: statuses.count(status) for status in sorted(set(statuses))},
         "computed_trials": len({work.key for work in ledger.all() if work.stage == "deliver"}),
         "forwards": ledger.forwards,
         "claims": compared.verdicts,
         "trial_ids": [answer.trial.trial_id for answer in answers],
+        "failed_trial_ids": [answer.trial.trial_id for answer in answers if answer.status == "failed"],
         "report": page,
     }
-    failed = [answer for answer in answers if answer.status == "failed"]
-    if failed:
-        first = failed[0]
-        raise TrialsFailed(
-            f"{len(failed)} of {len(answers)} trials of {study} failed, the others are delivered; "
-            f"the first, {first.trial.label}: {first.error}",
-            outcome,
-        )
-    return outcome

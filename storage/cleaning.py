@@ -125,10 +125,11 @@ def forget_trial(home: Home, start: str) -> Forgotten:
         home, "select distinct model, promptset, probe, variant from raw.trials where trial_id = ?", [trial_id]
     )
     lake, n_files = Lake(home.lake), 0
-    for path in sorted((home.lake / "trials").glob("*.parquet")):
-        if pl.read_parquet(path)["trial_id"].to_list() == [trial_id]:
-            n_files += lake.forget(path.stem)
-            _forget_items(home, f"deliver-{path.stem}")
+    with file_lock(home.locks / "warehouse.lock"):  # nobody publishes or backs up the half of it
+        for path in sorted((home.lake / "trials").glob("*.parquet")):
+            if pl.read_parquet(path)["trial_id"].to_list() == [trial_id]:
+                n_files += lake.forget(path.stem)
+                _forget_items(home, f"deliver-{path.stem}")
     label = f"{trial['model']} / {trial['promptset']} / {trial['probe']}[{trial['variant']}]"
     return Forgotten(trial_id, label, n_files)
 

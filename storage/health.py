@@ -15,6 +15,7 @@ from storage.config_files import KINDS, config_names, read_spec
 from storage.home import Home, writable_home
 from storage.rows import rows
 from storage.studies import load_study
+from storage.warehouse import refuse_later
 
 _GIB = 2**30
 _NEEDS = ("prefect", "torch", "transformers", "mlflow", "duckdb", "pandera", "polars", "pydantic")
@@ -94,6 +95,7 @@ def _results(home: Home) -> str:
 
 
 def _lake(home: Home) -> str:
+    refuse_later(home)
     set_aside = sorted((home.lake / "quarantine").rglob("*.parquet"))
     if set_aside:
         raise _Trouble(

@@ -15,7 +15,9 @@ import polars as pl
 from storage.duck import WarehouseError
 from storage.files import sha256_file
 from storage.lake import ANSWERS, QUARANTINE, Lake
+from storage.layouts import fits
 from storage.parquet import LAYOUT, LaterLayout, TornFile, sealed_frame
+from storage.parquet import layout_of as layout_of_bytes
 
 _FILES_AT_ONCE = 200
 _SQL_TYPES: dict[pl.DataType | type[pl.DataType], str] = {
@@ -138,12 +140,10 @@ def _merge_files(connection: duckdb.DuckDBPyConnection, lake: Lake, names: list[
         except FileNotFoundError:
             continue
         except LaterLayout:
-            raise WarehouseError(
-                f"{lake.folder / name} was written by a later version of Mneme: update Mneme, or use another MNEME_HOME"
-            ) from None
+            raise later_file(lake, name) from None
         except TornFile:
             frame = None
-        if frame is None or not _fits(frame, columns.get(table)):
+        if frame is None or not fits(table, layout_of_bytes(data), frame.columns, columns.get(table, ())):
             merged.quarantined.append(_set_aside(lake, name))
             continue
         frames[table].append(frame.with_columns(pl.lit(name).alias("lake_file")))
@@ -159,23 +159,21 @@ def _merge_files(connection: duckdb.DuckDBPyConnection, lake: Lake, names: list[
     merged.n_rows += sum(n_rows for *_, n_rows in facts)
 
 
-def _columns(connection: duckdb.DuckDBPyConnection) -> dict[str, dict[str, bool]]:
-    """Each raw table's columns and whether they may be NULL; `lake_file` is ours."""
-    columns: dict[str, dict[str, bool]] = defaultdict(dict)
-    for table, column, is_nullable in connection.execute(
-        "select table_name, column_name, is_nullable from duckdb_columns() where schema_name = 'raw'"
+def later_file(lake: Lake, name: str) -> WarehouseError:
+    """What to say of a lake file whose layout this version does not know."""
+    return WarehouseError(
+        f"{lake.folder / name} was written by a later version of Mneme: update Mneme, or use another MNEME_HOME"
+    )
+
+
+def _columns(connection: duckdb.DuckDBPyConnection) -> dict[str, set[str]]:
+    """Each raw table's columns; `lake_file` is ours."""
+    columns: dict[str, set[str]] = defaultdict(set)
+    for table, column in connection.execute(
+        "select table_name, column_name from duckdb_columns() where schema_name = 'raw' and column_name != 'lake_file'"
     ).fetchall():
-        if column != "lake_file":
-            columns[table][column] = is_nullable
+        columns[table].add(column)
     return columns
-
-
-def _fits(frame: pl.DataFrame, columns: dict[str, bool] | None) -> bool:
-    """Whether a table has all the frame's columns, and the frame all that must be there."""
-    if columns is None:
-        return False
-    needed = {name for name, is_nullable in columns.items() if not is_nullable}
-    return needed <= set(frame.columns) <= columns.keys()
 
 
 def _drop_rows(connection: duckdb.DuckDBPyConnection, names: list[str]) -> None:

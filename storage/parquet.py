@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
+from pathlib import Path
 
 import polars as pl
 
-LAYOUT = 3  # of the lake's tables; a file of a later layout is left alone
+LAYOUT = 4  # of the lake's tables (storage/layouts.py); a file of a later layout is left alone
 _MARK = "mneme-layout:{layout:04d} seal:{seal}"
 _MARK_PATTERN = re.compile(rb"mneme-layout:(\d{4}) seal:([0-9a-f]{64})")
 _BLANK = "0" * 64
@@ -44,6 +46,24 @@ def sealed_frame(name: str, data: bytes) -> pl.DataFrame:
     if _seal(name, blank) != mark[2].decode():
         raise TornFile(f"{name} is not as it was written")
     return pl.read_parquet(io.BytesIO(data))
+
+
+def layout_of(data: bytes) -> int:
+    """The layout that sealed bytes, or their end, say they were written in; raises TornFile when they say none."""
+    return int(_find_mark("the file", data)[1])
+
+
+def layout_of_file(path: Path) -> int | None:
+    """The layout that a sealed file names, from its last bytes alone and unchecked; None when it names none."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 8))
+            footer = int.from_bytes(file.read(4), "little")  # Parquet ends with the footer, its length and "PAR1"
+            file.seek(max(0, size - 8 - footer))
+            return layout_of(file.read())
+    except (FileNotFoundError, TornFile):
+        return None
 
 
 def _find_mark(name: str, data: bytes) -> re.Match[bytes]:

@@ -38,9 +38,10 @@ def gc(
 def forget(trial: Annotated[str, typer.Argument(help="A trial id, or the start of one")]) -> None:
     """Remove a trial's rows, history included, and its items; traces and models stay."""
     from storage.cleaning import forget_trial
-    from storage.warehouse import publish
+    from storage.warehouse import publish, refuse_later
 
     home = writable_home()
+    refuse_later(home)
     found = forget_trial(home, trial)
     publish(home)
     typer.echo(f"forgot {found.label} ({found.trial_id}): {found.n_files} lake files")
@@ -55,7 +56,7 @@ def rebuild() -> None:
     for sentence in (*published.warnings, *published.promises_broken):
         typer.echo(sentence, err=True)
     if published.promises_broken:
-        raise typer.Exit(1)
+        raise typer.Exit(PromisesBroken.exit_code)
 
 
 def _print(home: Home) -> None:

@@ -24,7 +24,10 @@ def run(
     ] = "",
 ) -> None:
     """Run a study: what is delivered already is not computed again."""
+    from storage.warehouse import refuse_later
+
     home = writable_home()
+    refuse_later(home)
     asked = load_study(study, settings or [])
     prepare_environment(home)
     if plan:
@@ -41,16 +44,16 @@ def run(
 def _run(home: Home, asked: Study, anew: list[str]) -> None:
     from flows.cli.progress import Terminal
     from flows.cli.summary import print_summary
-    from flows.study import TrialsFailed
     from flows.study import study as study_flow
+    from flows.troubles import RunTroubled
     from tasks.narrator import listening
 
     started = time.monotonic()
     try:
         with Terminal(len(asked.trials)) as terminal, listening(terminal):
             outcome: dict[str, Any] = study_flow(asked.name, settings=asked.settings, refresh=anew)
-    except TrialsFailed as failure:
-        print_summary(home, failure.outcome, time.monotonic() - started)
+    except RunTroubled as trouble:
+        print_summary(home, trouble.outcome, time.monotonic() - started)
         raise
     print_summary(home, outcome, time.monotonic() - started)
 

@@ -188,12 +188,3 @@ def test_a_whole_file_that_fits_no_table_is_set_aside(home: Home) -> None:
         "nowhere/d1.parquet",
     ]
     assert ask(home, "select count(*) from mart.head_ranking") == [(1,)]
-
-
-def test_a_file_without_a_column_that_may_be_null_is_taken(home: Home) -> None:
-    lake = one_trial(home)
-    path = lake.folder / "head_scores/d1.parquet"
-    frame = pl.read_parquet(path).drop("ci_low")
-    path.write_bytes(sealed_bytes("head_scores/d1.parquet", frame))
-    assert publish(home).warnings == ()
-    assert ask(home, "select score, ci_low from mart.head_ranking") == [(0.5, None)]
