@@ -12,9 +12,12 @@ from importlib.metadata import PackageNotFoundError, version
 
 from mneme.errors import MnemeError
 from storage.config_files import KINDS, config_names, read_spec
+from storage.drift import broken_promises_now
 from storage.home import Home, writable_home
+from storage.prefect_runs import NoServer, failed_deployments, late_runs
 from storage.rows import rows
 from storage.studies import load_study
+from storage.study_runs import COMPLETED, RUNNING, read_runs
 from storage.warehouse import refuse_later
 
 _GIB = 2**30
@@ -40,7 +43,10 @@ def examine(home: Home) -> list[Finding]:
         "configs": _configs,
         "results": lambda: _results(home),
         "lake": lambda: _lake(home),
+        "last runs": lambda: runs_of_studies(home),
+        "promises": lambda: _promises(home),
         "prefect server": _server,
+        "scheduled runs": scheduled_runs,
     }
     return [_run(name, check) for name, check in checks.items()]
 
@@ -102,6 +108,42 @@ def _lake(home: Home) -> str:
             f"{len(set_aside)} damaged files are set aside in {home.lake / 'quarantine'}: run their studies again"
         )
     return f"{sum(1 for _ in home.lake.glob('*/*.parquet'))} files"
+
+
+def runs_of_studies(home: Home) -> str:
+    """How the last run of each study went; raises when one failed or was killed, with what it said."""
+    troubles, fine = [], []
+    for run in read_runs(home):
+        if run.is_killed:
+            troubles.append(f"{run.study}: began {run.began_at[:16]} UTC and was killed: run it again to go on")
+        elif run.state in (COMPLETED, RUNNING):
+            fine.append(f"{run.study} {run.state}")
+        else:
+            troubles.append(f"{run.study}: {run.state} {(run.ended_at or run.began_at)[:16]} UTC: {run.sentence}")
+    if troubles:
+        raise _Trouble("; ".join(troubles))
+    return ", ".join(fine) or "no study has run here yet"
+
+
+def _promises(home: Home) -> str:
+    broken = broken_promises_now(home)
+    if broken:
+        raise _Trouble(f"{len(broken)} broken: {'; '.join(broken)}")
+    return "all hold" if home.results.is_file() else "nothing is published yet"
+
+
+def scheduled_runs() -> str:
+    """What the Prefect server knows of late and failed runs; raises when there are any."""
+    address = os.environ.get("PREFECT_API_URL")
+    if not address:
+        return "no server is set"
+    try:
+        troubles = [*late_runs(address), *failed_deployments(address)]
+    except NoServer:
+        return "unknown: the server does not answer"
+    if troubles:
+        raise _Trouble("; ".join(troubles))
+    return "none is late, and the last run of each deployment ended well"
 
 
 def _server() -> str:

@@ -67,6 +67,11 @@ class Home:
         return self.root / "prefect"
 
     @property
+    def runs(self) -> Path:
+        """How the last run of each study went: notes, never results."""
+        return self.root / "runs"
+
+    @property
     def reports(self) -> Path:
         """The HTML report of each study."""
         return self.root / "reports"

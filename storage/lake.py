@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -57,16 +58,21 @@ class Lake:
         return delivered
 
     def answer(self, study: str, trial_id: str, delivery_id: str) -> Delivered:
-        """Say which delivery answers a trial of a study from now on; nothing is written when it already does."""
+        """Say which delivery answers a trial of a study from now on; nothing is written when it already does.
+
+        The row names the delivery with results that answered before, so that the two can be compared.
+        """
         name = _file_name(ANSWERS, f"{study}--{trial_id}")
         known = self._read(name)
         if known is not None and known["delivery_id"].to_list() == [delivery_id]:
             return Delivered(ANSWERS, name, sha256_file(self.folder / name), len(known))
+        previous = None if known is None else self._last_with_results(known.row(0, named=True))
         row = {
             "study": study,
             "trial_id": trial_id,
             "delivery_id": delivery_id,
             "answered_at": datetime.now(UTC),
+            "previous_delivery_id": None if previous == delivery_id else previous,
         }
         return self.deliver(ANSWERS, f"{study}--{trial_id}", pl.DataFrame([row]))
 
@@ -100,6 +106,13 @@ class Lake:
         for path in doomed:
             path.unlink(missing_ok=True)
         return len(doomed)
+
+    def _last_with_results(self, answer: dict[str, Any]) -> str | None:
+        """The delivery of an answer, or the one before it where that one failed; None where there is none."""
+        trial = self._read(_file_name("trials", answer["delivery_id"]))
+        if trial is not None and trial["status"].to_list() == ["delivered"]:
+            return str(answer["delivery_id"])
+        return answer.get("previous_delivery_id")
 
     def _read(self, name: str) -> pl.DataFrame | None:
         """The rows of a file; None when it is missing or torn."""

@@ -23,6 +23,7 @@ RUN_KEY = "mneme.run_key"
 TRAINING = "training"  # the experiment of all trainings
 _FINAL = ("FINISHED",)
 _METRICS_AT_ONCE = 1000  # as many as a server takes
+_LONGEST_TAG = 5000  # characters that a server takes
 _logger = logging.getLogger("mneme")
 
 
@@ -128,6 +129,20 @@ def _stream(client: Any, run_id: str, step: int, measures: Mapping[str, float]) 
         client.log_batch(run_id, metrics=[Metric(name, value, at, step) for name, value in sorted(measures.items())])
     except MlflowException as error:
         _logger.warning("MLflow did not take the measures of step %d, training goes on: %s", step, redacted(str(error)))
+
+
+def record_failed_run(home: Home, study: str, name: str, tags: Mapping[str, str]) -> None:
+    """A FAILED run in the study's experiment, with nothing but tags: what happened stays visible when it is over.
+
+    An MLflow that does not answer is a warning: the trouble itself must be what the user hears of.
+    """
+    try:
+        with _client(home) as client:
+            known = {"mlflow.runName": name, **{key: redacted(text)[:_LONGEST_TAG] for key, text in tags.items()}}
+            run = client.create_run(_experiment(home, client, study), tags=known)
+            client.set_terminated(run.info.run_id, "FAILED")
+    except Exception as error:
+        _logger.warning("MLflow did not take the run that failed: %s", redacted(str(error)))
 
 
 def sweep_killed(home: Home) -> list[str]:

@@ -139,6 +139,7 @@ TABLES: dict[str, pa.DataFrameSchema] = {
         trial_id=_text(),
         delivery_id=_text(),
         answered_at=_time(),
+        previous_delivery_id=_optional_text(),  # NULL where nothing was delivered before, or the same
     ),
     "item_scores": _table(  # layer and head are NULL where the model as a whole is measured
         ["delivery_id", "layer", "head", "item"],

@@ -11,6 +11,7 @@ from typing import Any
 from storage.home import Home
 from storage.identity import digest
 from storage.specs import TrialSpec
+from storage.study_runs import StudyRun
 from tasks.stage import Value, stage
 
 
@@ -25,6 +26,21 @@ def record_pairing(home: Home, study: str, deliveries: list[dict[str, Any]], pro
     label = TrialSpec.model_validate(deliveries[0]["trial"]).finished_pairing_label
     inputs = {"study": study, "run_key": key, "deliveries": deliveries, "prompts": prompts, "page": page}
     return record.run(home, f"record-{key}", label, inputs, refresh=not has_store(home))
+
+
+def record_trouble(home: Home, run: StudyRun, outcome: dict[str, Any]) -> None:
+    """Mark in MLflow that a run of a study ended badly: which trials failed, and which hold numbers that moved."""
+    from storage.mlflow_log import record_failed_run
+
+    tags = {
+        "mneme.study": run.study,
+        "mneme.state": run.state,
+        "mneme.trouble": run.sentence or "",
+        "mneme.failed_trials": ",".join(outcome["failed_trial_ids"]),
+        "mneme.moved_trials": ",".join(outcome["moved_trial_ids"]),
+        "mneme.flow_run_id": run.flow_run_id or "",
+    }
+    record_failed_run(home, run.study, f"{run.study}: {run.state}", tags)
 
 
 def sweep_killed_runs(home: Home) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import traceback
+from typing import NoReturn
 
 import typer
 
 from flows.cli import backups, cleanup, look, query, run
+from flows.troubles import RunTroubled
 from mneme.errors import MnemeError
 from storage.disk import full_sentence, is_full
 from storage.home import find_home
@@ -40,13 +42,18 @@ _UNREACHED = ("Failed to reach API at", "ephemeral Prefect API server")  # how P
 
 
 def main() -> None:
-    """Entry point: an error that a user is meant to read is one sentence on stderr and exit code 1."""
+    """Entry point: an error that a user is meant to read is one sentence on stderr and exit code 1.
+
+    A study whose numbers moved leaves with 3, broken promises of the warehouse with 4, Ctrl-C with 130.
+    """
     try:
         app()
     except SystemExit as leaving:
         if leaving.code == _INTERRUPTED:  # typer's word for Ctrl-C
             _say("interrupted; what was computed is kept, run the same command again to go on", _INTERRUPTED)
         raise
+    except RunTroubled as trouble:
+        _say(str(trouble), trouble.exit_code)
     except MnemeError as error:
         _say(str(error), 1)
     except Exception as error:
@@ -59,7 +66,7 @@ def main() -> None:
         _say(_system_sentence(error), 1)
 
 
-def _say(sentence: str, code: int) -> None:
+def _say(sentence: str, code: int) -> NoReturn:
     text = visible(redacted(f"mneme: {sentence}"))
     print(text.encode(errors="backslashreplace").decode(), file=sys.stderr)  # noqa: T201  the command's own voice
     sys.exit(code)

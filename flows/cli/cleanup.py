@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.console import console, table
+from flows.troubles import PromisesBroken
 from mneme.errors import BadInput
 from storage.home import Home, writable_home
 

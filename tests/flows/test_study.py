@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 import mneme
-from flows.study import TrialsFailed, study
+from flows.study import study
+from flows.troubles import TrialsFailed
 from storage import identity
 from storage.home import Home
 from storage.rows import rows

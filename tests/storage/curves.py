@@ -38,6 +38,7 @@ def deliver_curves(
                 deliver_trial(lake, f"d-{name}", trial_id=f"t-{name}", **about)
                 ids.append(f"t-{name}")
     answers = [{"study": study, "trial_id": each, "delivery_id": f"d{each[1:]}", "answered_at": NOON} for each in ids]
+    answers = [{**each, "previous_delivery_id": None} for each in answers]
     lake.deliver("answers", f"{study}--{model}", pl.DataFrame(answers))  # one file: hundreds would be slow
     return ids
 

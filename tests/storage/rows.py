@@ -54,9 +54,11 @@ def deliver_trial(lake: Lake, delivery_id: str, **changes: Any) -> None:
     lake.deliver("trials", delivery_id, pl.DataFrame([trial_row(delivery_id, **changes)], infer_schema_length=None))
 
 
-def deliver_answer(lake: Lake, study: str, trial_id: str, delivery_id: str, minutes: int = 0) -> None:
-    """Say that a study took a delivery as its answer `minutes` after noon."""
-    row = {"study": study, "trial_id": trial_id, "delivery_id": delivery_id}
+def deliver_answer(
+    lake: Lake, study: str, trial_id: str, delivery_id: str, minutes: int = 0, previous: str | None = None
+) -> None:
+    """Say that a study took a delivery as its answer `minutes` after noon, and which one it had `previous`ly."""
+    row = {"study": study, "trial_id": trial_id, "delivery_id": delivery_id, "previous_delivery_id": previous}
     at = NOON + timedelta(minutes=minutes)
     lake.deliver("answers", f"{study}--{trial_id}", pl.DataFrame([row | {"answered_at": at}]))
 
@@ -103,6 +105,7 @@ def fill(home: Home, study: str = "example") -> None:
     ):
         _answer(lake, study, {"model": "tiny_gpt2", "probe": probe, "status": status, "error": error})
     deliver_comparisons(lake, study)
+    _deliver_earlier_answer(lake, study)
 
 
 def comparison_row(claim: str, **changes: Any) -> dict[str, Any]:
@@ -190,6 +193,17 @@ def training_row(step: int, measure: str, **changes: Any) -> dict[str, Any]:
     row = {"training_id": "tiny-training", "model": "tiny_gpt2", "model_seed": 0, "step": step, "measure": measure}
     row |= {"value": 0.5, "unit": "fraction", "ci_low": None, "ci_high": None, "n_items": None}
     return row | changes
+
+
+def _deliver_earlier_answer(lake: Lake, study: str) -> None:
+    """What a control trial was answered by before: the same readout, four points lower, by other code."""
+    name = "tiny_gpt2-repeated_tokens_shuffled-copy_accuracy"
+    about = {"promptset": "repeated_tokens_shuffled", "probe": "copy_accuracy", "model": "tiny_gpt2"}
+    facts = {"level": "behavior", "unit": "fraction", "is_control": True, "identity": '{"code.mneme.old": "1"}'}
+    deliver_trial(lake, "d-earlier", trial_id=f"t-{name}", **about, **facts)
+    row = {"readout": "copy_accuracy", "value": 0.71, "is_accuracy": True, "chance": 1 / 64}
+    lake.deliver("behavior", "d-earlier", _with_id("d-earlier", [row | _interval(0.71)]))
+    deliver_answer(lake, study, f"t-{name}", f"d-{name}", previous="d-earlier")
 
 
 def _answer(lake: Lake, study: str, about: dict[str, Any]) -> str:

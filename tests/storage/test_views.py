@@ -30,6 +30,8 @@ DESIGNED = {
     "controls": "probe k value control_mean control_low control_high n_draws n_distinct p_value",
     "reliability": "probe split_half spearman_brown top_k_jaccard",
     "study_trials": "study probe",
+    "drift": "study probe measure layer head position_label k previous_value previous_low previous_high value ci_low"
+    " ci_high difference is_moved",
     "dynamics": "step measure value ci_low ci_high",
 }
 Ask = Callable[[str], list[tuple[Any, ...]]]
