@@ -56,7 +56,7 @@ def back_up(home: Home, target: Path, progress: Progress = silent) -> BackedUp:
     try:
         with replacing(target) as temporary, tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as archive:
             _write(home, writer := _Writer(archive, progress), target.parent)
-            manifest = Manifest(str(home.root), now.isoformat(), version("mneme"), LAYOUT, writer.files)
+            manifest = Manifest(str(home.root), now.isoformat(), version("mneme"), LAYOUT, dict(writer.files))
             writer.add_bytes(NAME, manifest.to_bytes())
     except OSError as error:
         if is_full(error):
