@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 SMALL = "BENCHMARKS_SMALL"
 IS_SMALL = os.environ.get(SMALL) == "1"
@@ -38,14 +40,20 @@ SHAPES = {"gpt2": GPT2, "gpt2long": GPT2 | {"n_positions": 2048}, "llama": LLAMA
 
 
 def model_folder(shape: str, folder: Path) -> Path:
-    """A saved model of random weights: GPT-2 small's shape (or with more positions), or a grouped-query Llama's."""
+    """A saved model of random weights: GPT-2 small's shape (or with more positions), or a grouped-query Llama's.
+
+    Its tokenizer names tokens by their numbers; TransformerLens loads no Llama without one.
+    """
     where = folder / shape
     if not where.is_dir():
         settings = dict(SHAPES[shape])
         torch.manual_seed(0)
-        AutoModelForCausalLM.from_config(AutoConfig.for_model(settings.pop("model_type"), **settings)).save_pretrained(
-            where
-        )
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(settings.pop("model_type"), **settings))
+        model.save_pretrained(where)
+        words = {str(token): token for token in range(model.config.vocab_size)}
+        tokenizer = Tokenizer(WordLevel(words, unk_token="0"))
+        special = {"bos_token": "1", "eos_token": "2", "pad_token": "0"}
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(where)
     return where
 
 
