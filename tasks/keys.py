@@ -29,6 +29,7 @@ def recipe_parts(trial: TrialSpec) -> Parts:
         "recipe": source.recipe,
         "parameters": source.parameters,
         "model_seed": trial.model_seed,
+        **_texts(),
         **_versions(),
         **_code([member_module("recipe", source.recipe)]),
     }
@@ -45,7 +46,7 @@ def prepare_parts(trial: TrialSpec, model: Parts) -> Parts:
         "bos_mode": trial.model_spec.bos_mode,
         "tokenizer": model["facts"]["tokenizer_sha256"],
         "config": model["facts"]["config_sha256"],
-        **{f"data.{name}": sha for name, sha in data_parts("promptsets").items()},
+        **_texts(),
         **_versions(),
         **_code([member_module("promptset", spec.generator), "mneme.vocabulary"]),
     }
@@ -100,6 +101,11 @@ def ranking_probe(trial: TrialSpec) -> str | None:
     """The probe whose heads this trial's probe takes, None when it ranks nothing."""
     parameter = declared_facts("probe", trial.probe).get("ranks_with")
     return None if parameter is None else str(trial.parameters[str(parameter)])
+
+
+def _texts() -> Parts:
+    """The texts that generators and recipes may read."""
+    return {f"data.{name}": sha for name, sha in data_parts("promptsets").items()}
 
 
 def _versions() -> Parts:
