@@ -145,7 +145,7 @@ class _Writer:
         info = tarfile.TarInfo(name)
         info.size = size
         hashing = _Hashing(source)
-        self.archive.addfile(info, hashing)  # type: ignore[arg-type]  # it reads, and does nothing else
+        self.archive.addfile(info, hashing)
         self.files[name] = hashing.sha256.hexdigest()
         self.done += size
         self.progress(min(self.done, self.total), self.total, name.split("/", maxsplit=1)[0])

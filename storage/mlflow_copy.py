@@ -78,4 +78,4 @@ def _drop_secrets(copy: sqlite3.Connection) -> None:
 
 def _has(connection: sqlite3.Connection, table: str) -> bool:
     found = connection.execute("select count(*) from sqlite_master where type = 'table' and name = ?", [table])
-    return found.fetchone() == (1,)
+    return bool(found.fetchone() == (1,))

@@ -233,7 +233,7 @@ def rewritten(backup: Path, change: Callable[[dict[str, bytes]], None], target: 
     return target
 
 
-def with_manifest(files: dict[str, bytes], **changes: object) -> None:
+def with_manifest(files: dict[str, bytes], /, **changes: object) -> None:
     manifest = Manifest.from_bytes(files[NAME])
     assert manifest is not None
     files[NAME] = Manifest(**{**vars(manifest), **changes}).to_bytes()
