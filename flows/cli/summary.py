@@ -34,7 +34,14 @@ _BEHAVIOR = """
     order by model, model_seed, promptset, promptset_seed, readout
 """
 _CLAIMS = "select * from mart.comparisons where study = ? order by claim"
+_LEARNT = """
+    select *
+    from mart.behavior_table
+    where list_contains(?, trial_id) and best_baseline is not null
+    order by promptset, promptset_seed, model, model_seed
+"""
 _MOST_TABLES = 6
+_MARKS = {True: "learnt", False: "not", None: "unknown"}
 NEXT = "select * from mart.head_ranking where probe = 'induction' order by rank limit 5"
 
 
@@ -43,9 +50,14 @@ def print_summary(home: Home, outcome: dict[str, Any], seconds: float) -> None:
     out = console()
     asked = [outcome["trial_ids"]]
     _print(out, "top heads, mean over prompts [95% interval]", rows(home, _HEADS, asked), _heads)
+    learnt = rows(home, _LEARNT, asked)
+    behavior = [each for each in rows(home, _BEHAVIOR, asked) if each["promptset"] not in _promptsets(learnt)]
     title = "harm of removing the top k heads, beside as many random heads of the same layers"
     _print(out, title, rows(home, _EFFECTS, asked), _effects)
-    _print(out, "behavior, mean over prompts [95% interval]", rows(home, _BEHAVIOR, asked), _behavior)
+    _print(out, "behavior, mean over prompts [95% interval]", behavior, _behavior)
+    if learnt:
+        out.print("\nlearnt behaviors: accuracy beside chance and the best baseline; one entry a seed", style="bold")
+        out.print(_learnt(learnt))
     claims = rows(home, _CLAIMS, [outcome["study"]])
     if claims:
         out.print(f"\nclaims of {outcome['study']}: difference of found and control [interval]", style="bold")
@@ -83,6 +95,30 @@ def _behavior(found: list[dict[str, Any]]) -> Table:
         numbers = [_value(each, "value"), _number(each["chance"]), str(each["n_items"])]
         shown.add_row(each["readout"], *numbers, each["unit"])
     return shown
+
+
+def _learnt(found: list[dict[str, Any]]) -> Table:
+    """Rows are behaviors, columns models: accuracy and verdict of each seed; chance and the best baseline of all."""
+    models = list(dict.fromkeys(each["model"] for each in found))
+    shown = table("behavior", *models, "chance", "baseline", "n")
+    for behavior, of_behavior in _grouped(found, lambda row: str(row["promptset"])).items():
+        of_models = _grouped(of_behavior, lambda row: str(row["model"]))
+        cells = [", ".join(map(_verdict, of_models.get(model, []))) for model in models]
+        beside = [_number(_largest(of_behavior, name)) for name in ("chance", "best_baseline")]
+        shown.add_row(behavior, *cells, *beside, str(min(each["n_items"] for each in of_behavior)))
+    return shown
+
+
+def _verdict(row: dict[str, Any]) -> str:
+    return f"{_number(row['accuracy'])} {_MARKS[row['is_learnt']]}"
+
+
+def _promptsets(found: list[dict[str, Any]]) -> set[str]:
+    return {each["promptset"] for each in found}
+
+
+def _largest(found: list[dict[str, Any]], name: str) -> float | None:
+    return max((each[name] for each in found if each[name] is not None), default=None)
 
 
 def _claims(found: list[dict[str, Any]]) -> Table:

@@ -73,11 +73,19 @@ class Panel:
         return math.floor(low / grain) * grain, math.ceil(high / grain) * grain
 
 
-def read_panels(home: Home, study: str, trial_ids: Collection[str] | None = None) -> list[Panel]:
-    """The panels of a study's page, from the published results."""
+def read_panels(home: Home, study: str, trial_ids: Collection[str] | None = None) -> dict[str, list[Panel]]:
+    """The panels of a study's page, from the published results: `curves` of trials, `training` of what it measured."""
     with reading(home) as connection:
         answers = ask_all(connection, study, trial_ids)
-    return panels(answers["dynamics"].rows, answers["phase_changes"].rows)
+    return {
+        "curves": panels(answers["dynamics"].rows, answers["phase_changes"].rows),
+        "training": training_panels(answers["training"].rows),
+    }
+
+
+def training_panels(rows: Sequence[Row]) -> list[Panel]:
+    """What trainings measured themselves, the loss first."""
+    return sorted(panels(rows, []), key=lambda panel: panel.title != "loss")
 
 
 def panels(dynamics: Sequence[Row], phase_changes: Sequence[Row]) -> list[Panel]:

@@ -17,8 +17,9 @@ from mneme.registry import near_names
 from storage.files import write_text
 from storage.home import Home
 from storage.reader import reading
+from storage.report.behaviors import axis_svg, behavior_svg, grid, key_svg
 from storage.report.colours import scale_of
-from storage.report.curves import Line, curves_svg, legend_key, panels
+from storage.report.curves import Line, Panel, curves_svg, legend_key, panels, training_panels
 from storage.report.drawings import decimals_for, heat_map, interval, number, shared_definitions
 from storage.report.questions import Answer, Row, ask_all
 
@@ -49,7 +50,7 @@ def _render(study: str, answers: dict[str, Answer]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "place": _place, "duration": _duration, "method": _method}
-    environment.filters |= {"expected": _expected, "key": _legend_key}
+    environment.filters |= {"expected": _expected, "key": _legend_key, "mark": _mark_key}
     trials = answers["trials"].rows
     return environment.get_template("page.html.j2").render(
         study=study,
@@ -57,10 +58,10 @@ def _render(study: str, answers: dict[str, Answer]) -> str:
         summary=_summary(trials),
         trials=trials,
         claims=_claims(answers["claims"].rows),
-        curves=[
-            {"panel": panel, "drawing": _drawn(curves_svg(panel))}
-            for panel in panels(answers["dynamics"].rows, answers["phase_changes"].rows)
-        ],
+        behaviors=_behaviors(answers["behaviors"].rows),
+        behavior_rows=answers["behaviors"].rows,
+        curves=_curves(panels(answers["dynamics"].rows, answers["phase_changes"].rows)),
+        training=_curves(training_panels(answers["training"].rows)),
         phase_changes=answers["phase_changes"].rows,
         rankings=_rankings(answers["ranking"].rows, trials),
         heat_maps=_heat_maps(answers["scores"].rows, "score", trials),
@@ -84,6 +85,27 @@ def _claims(rows: list[Row]) -> list[Row]:
             interval(row["difference"], (row["ci_low"], row["ci_high"]), domain, wanted[row["expected"]])
         )
     return rows
+
+
+def _behaviors(rows: list[Row]) -> dict[str, Any]:
+    """The table of behaviors: the models, and for each behavior a drawing a model."""
+    found = grid(rows)
+    lines = [
+        {
+            "behavior": behavior,
+            "drawings": [_drawn(behavior_svg(behavior, model, found.of(behavior, model))) for model in found.models],
+        }
+        for behavior in found.behaviors
+    ]
+    return {"models": found.models, "lines": lines, "axis": _drawn(axis_svg())}
+
+
+def _curves(drawn: list[Panel]) -> list[dict[str, Any]]:
+    return [{"panel": panel, "drawing": _drawn(curves_svg(panel))} for panel in drawn]
+
+
+def _mark_key(kind: str) -> Markup:
+    return _drawn(key_svg(kind))
 
 
 def _legend_key(line: Line) -> Markup:

@@ -33,6 +33,25 @@ where {in_study} or (variant = 'training' and exists (
     where p.study = {study} and p.variant = 'training' and p.measure = d.measure
         and p.model = d.model and p.model_seed is not distinct from d.model_seed))
 order by measure, probe, variant, promptset, model, model_seed, promptset_seed, step""",
+    "behaviors": """
+select promptset, promptset_seed, model, model_seed, accuracy, ci_low, ci_high, chance, n_items, is_learnt,
+    best_baseline, untrained, bigram, copy_first, copy_last, copy_most_frequent, readout, unit, trial_id
+from mart.behavior_table
+where {in_study}
+order by promptset, promptset_seed, model, model_seed""",
+    "training": """
+select measure, probe, variant, promptset, promptset_seed, model, model_seed, step, value, ci_low, ci_high, unit
+from mart.dynamics as d
+where variant = 'training' and unit not like '%/s'
+    and exists (
+        select 1 from mart.trials as t
+        where {in_study}
+            and t.model = d.model and t.model_seed is not distinct from d.model_seed)
+    and not exists (
+        select 1 from mart.phase_changes as p
+        where p.study = {study} and p.variant = 'training' and p.measure = d.measure
+            and p.model = d.model and p.model_seed is not distinct from d.model_seed)
+order by measure != 'loss', measure, model, model_seed, step""",
     "trials": """
 select model, model_seed, step, promptset, promptset_seed, probe, variant, status, error, seconds, forwards,
     device, dtype, code, versions, mlflow_run_id, delivered_at, delivery_id, trial_id, level, low, high, is_control

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from flows.cli.summary import print_summary
 from flows.study import study
 from mneme.bigram import bigram_model
 from storage.home import Home
@@ -62,8 +64,11 @@ def compared(home: Home, configs: Path, tmp_path: Path) -> Home:
     return home
 
 
-def test_a_model_that_copies_the_right_word_has_learnt_it_and_its_baselines_stand_beside_it(compared: Home) -> None:
-    assert study("compared")["trials"] == {"delivered": 12}
+def test_a_model_that_copies_the_right_word_has_learnt_it_and_its_baselines_stand_beside_it(
+    compared: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome = study("compared")
+    assert outcome["trials"] == {"delivered": 12}
     table = """
         select model, accuracy, ci_low > 0.9 as is_sure, chance, n_items, untrained, bigram, copy_first, copy_last,
             copy_most_frequent, best_baseline, is_learnt
@@ -74,3 +79,20 @@ def test_a_model_that_copies_the_right_word_has_learnt_it_and_its_baselines_stan
     assert rows(compared, table) == [expected | {"best_baseline": 0.5, "is_learnt": True}]
     copied = rows(compared, "select distinct forwards from mart.trials where probe = 'copy_baseline'")
     assert copied == [{"forwards": 0}]
+    page = Path(outcome["report"]).read_text()
+    assert page.count("<g><title>") == 1
+    assert "chance 0.500, best baseline 0.500: learnt" in page
+    assert _files_of_the_comparison(compared) == {"behavior_table.json", "pictures/behaviors.png"}
+    print_summary(compared, outcome, 1.0)
+    (line,) = [each for each in capsys.readouterr().out.splitlines() if each.startswith("lists ")]
+    assert line.split() == ["lists", "1", "learnt", "0.5", "0.5", str(ITEMS)]
+
+
+def _files_of_the_comparison(home: Home) -> set[str]:
+    client = MlflowClient(f"sqlite:///{home.mlflow_database}")
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    (recorded,) = client.search_runs(experiments, "attributes.run_name = 'compared / comparisons'")
+    folders = client.list_artifacts(recorded.info.run_id)
+    pictures = client.list_artifacts(recorded.info.run_id, "pictures")
+    assert recorded.data.metrics == {"accuracy/lists/0/worded": 1.0}
+    return {each.path for each in (*folders, *pictures)} - {"pictures", "phase_changes.json", "claims.json"}

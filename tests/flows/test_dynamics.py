@@ -73,12 +73,14 @@ def test_a_training_is_followed_from_its_steps_to_verdicts_the_page_and_mlflow(h
     }
     page = Path(outcome["report"]).read_text()
     assert "No step gives more attention than there is." in page
-    assert page.count('<svg class="curves"') == 2  # the best head and the mean over heads
+    # the best head and the mean over heads; the training's own loss and its two checks
+    assert page.count('<svg class="curves"') == 2 + 3
     client = MlflowClient(f"sqlite:///{home.mlflow_database}")
     (recorded,) = client.search_runs([_experiment(client)], "attributes.run_name = 'following / comparisons'")
     files = [each.path for each in client.list_artifacts(recorded.info.run_id)]
     assert sorted(files) == ["claims.json", "phase_changes.json", "pictures"]
-    assert [each.path for each in client.list_artifacts(recorded.info.run_id, "pictures")] == ["pictures/curves.png"]
+    pictures = [each.path for each in client.list_artifacts(recorded.info.run_id, "pictures")]
+    assert pictures == ["pictures/curves.png", "pictures/training.png"]
     assert "claims/attention_is_a_share" in recorded.data.metrics
     again = dynamics("following")
     assert (again["computed_trials"], len(ledger.all())) == (0, 0)

@@ -81,7 +81,18 @@ def test_every_tag_is_closed_in_its_order(page: str) -> None:
 
 
 def test_every_section_of_a_full_study_is_there(page: str) -> None:
-    sections = ["claims", "dynamics", "phase-changes", "ranking", "maps", "effects", "behavior", "reliability"]
+    sections = [
+        "claims",
+        "behaviors",
+        "training",
+        "dynamics",
+        "phase-changes",
+        "ranking",
+        "maps",
+        "effects",
+        "behavior",
+        "reliability",
+    ]
     sections += ["trials", "provenance"]
     assert [each for each in Page(page).ids if each in sections] == sections
     assert page.count('<svg class="heat-map"') == 8 + 2
@@ -95,10 +106,12 @@ def test_errors_are_shown_and_escaped(page: str) -> None:
 
 def test_the_sql_that_is_shown_gives_the_table_that_is_shown(home: Home, page: str) -> None:
     shown = re.findall(r"<pre><code>(.*?)</code></pre>", page, flags=re.S)
-    assert len(shown) == 10
+    assert len(shown) == 12
     claims = query(home, unescape(shown[0]), "csv").splitlines()
     assert [line.split(",")[0] for line in claims[1:]] == re.findall(r"<td><b>(.*?)</b>", page)
-    ranking = query(home, unescape(shown[3]), "csv").splitlines()
+    behaviors = query(home, unescape(shown[1]), "csv").splitlines()
+    assert len(behaviors) - 1 == page.count("<g><title>") == 2
+    ranking = query(home, unescape(shown[5]), "csv").splitlines()
     assert len(ranking) - 1 == page.count('<td class="w head">')
     assert ranking[1].startswith("induction,primary,small_llama,0,repeated_tokens,0,false,1,5,1,0.9,")
 
