@@ -22,6 +22,16 @@ from two_back import two_back
 
 found = float(two_back(uniform(10), prompts_of(torch.arange(10)[None])))
 assert abs(found - sum(1 / (query + 1) for query in range(2, 10)) / 8) < 1e-6, found
+import tempfile
+from pathlib import Path
+from mneme.model import load_model
+from mneme.recipe import Workshop
+from same_token_lm import same_token_lm
+
+folder = Path(tempfile.mkdtemp())
+assert same_token_lm(Workshop(folder), seed=0, n_rows=2000) == {"rows": 2000}
+said = load_model(folder).hf(torch.arange(50)[None]).logits.argmax(-1)
+assert bool((said == torch.arange(50)).all()), said
 made = same_token(Vocabulary(100, 64, "native", 0, frozenset({0})), seed=1, n_items=3, n_tokens=5).clean.ids
 assert made.shape == (3, 6) and bool((made[:, 1:] == made[:, 1:2]).all()) and bool((made[:, 0] == 0).all()), made
 """
@@ -38,10 +48,10 @@ def kind_of(content: dict[str, object]) -> type[Spec]:
     return ProbeSpec
 
 
-def test_the_probe_and_the_promptset_of_the_recipes_work(tmp_path: Path) -> None:
+def test_the_probe_the_promptset_and_the_model_of_the_recipes_work(tmp_path: Path) -> None:
     examples = blocks("CONTRIBUTING.md", "python")
-    assert len(examples) == 2
-    for name, example in zip(("two_back", "same_token"), examples, strict=True):
+    assert len(examples) == 3
+    for name, example in zip(("two_back", "same_token", "same_token_lm"), examples, strict=True):
         (tmp_path / f"{name}.py").write_text(example)
     script = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]\n{TRY_THE_EXAMPLES}"
     tried = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120)
