@@ -51,7 +51,7 @@ def troubles_of(
     if failed:
         found.append((TrialsFailed, _failed_sentence(outcome, failed)))
     if broken:
-        found.append((PromisesBroken, f"{len(broken)} promises of the warehouse are broken: {'; '.join(broken)}"))
+        found.append((PromisesBroken, f"{len(broken)} broken promises of the warehouse: {'; '.join(broken)}"))
     if moved:
         found.append((ScoresMoved, _moved_sentence(outcome, moved)))
     return found[0][0](". ".join(sentence for _, sentence in found), outcome) if found else None
@@ -79,9 +79,16 @@ def _moved_sentence(outcome: dict[str, Any], moved: list[dict[str, Any]]) -> str
 
 def _moved_trial(row: dict[str, Any]) -> str:
     variant = "" if row["variant"] == "primary" else f"[{row['variant']}]"
+    step = "" if row["step"] is None else f"@{row['step']}"
     where = "" if row["head"] is None else f" L{row['layer']}H{row['head']}"
     numbers = f"{_number(row['previous_value'])} -> {_number(row['value'])}"
-    return f"{row['model']} / {row['promptset']} / {row['probe']}{variant} ({row['measure']}{where} {numbers})"
+    model = f"{row['model']}{_seed(row['model_seed'])}{step}"
+    promptset = f"{row['promptset']}{_seed(row['promptset_seed'])}"
+    return f"{model} / {promptset} / {row['probe']}{variant} ({row['measure']}{where} {numbers})"
+
+
+def _seed(seed: int | None) -> str:
+    return "" if seed is None else f"[{seed}]"
 
 
 def _named(names: list[str]) -> str:

@@ -18,12 +18,12 @@ _MOVED = """
 _BROKEN = "select value from raw.meta where name = 'broken_promises'"
 
 
-def moved_between(home: Home, study: str, since: str | None, until: str) -> list[dict[str, Any]]:
+def moved_between(home: Home, study: str, since: str, until: str) -> list[dict[str, Any]]:
     """Rows of `mart.drift` that moved, for answers that the study took after `since` and up to `until` (ISO, UTC).
 
-    None compares every answer; the widest gap comes first.
+    The widest gap comes first.
     """
-    return rows(home, _MOVED, [study, _plain(since or "0001-01-01T00:00:00+00:00"), _plain(until)])
+    return rows(home, _MOVED, [study, _plain(since), _plain(until)])
 
 
 def broken_promises_now(home: Home) -> list[str]:

@@ -1,6 +1,6 @@
 """How the last run of each study went: one small file per study, for `mneme doctor` and for the next run.
 
-A note beside the results, never one of them: it may be deleted, and then the next run compares everything it can.
+A note beside the results, never one of them: it may be deleted, and then the next run compares what it answers itself.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class StudyRun:
     sentence: str | None
     began_at: str
     ended_at: str | None
-    compared_until: str | None
+    compared_until: str
     flow_run_id: str | None
     process: int
     machine: str
@@ -54,15 +54,15 @@ def utc_now() -> str:
 
 
 def new_run(home: Home, study: str, flow_run_id: str | None) -> StudyRun:
-    """A run that begins now in this process, after the one that the home knows."""
-    before = read_run(home, study)
+    """A run that begins now in this process; where the one before was killed, it compares that one's answers, too."""
+    before, now = read_run(home, study), utc_now()
     return StudyRun(
         study=study,
         state=RUNNING,
         sentence=None,
-        began_at=utc_now(),
+        began_at=now,
         ended_at=None,
-        compared_until=None if before is None else before.compared_until,
+        compared_until=now if before is None else before.compared_until,
         flow_run_id=flow_run_id,
         process=os.getpid(),
         machine=platform.node(),

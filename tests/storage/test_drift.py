@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from storage.drift import broken_promises_now, moved_between
 from storage.home import Home
 from storage.lake import Lake
 from storage.rows import rows
@@ -75,7 +76,8 @@ def test_only_the_head_whose_intervals_lie_apart_has_moved(lake: Lake, ask: Ask)
         deliver_head_scores(lake, delivery_id, scores)
     deliver_answer(lake, "s", "t1", "d2", previous="d1")
     assert ask(MOVED) == [("t1", 0, 0, True), ("t1", 0, 1, False)]
-    (found,) = ask("select previous_value, value, previous_high, ci_low, difference, gap from mart.drift where head = 0")
+    numbers = "previous_value, value, previous_high, ci_low, difference, gap"
+    (found,) = ask(f"select {numbers} from mart.drift where head = 0")
     assert found == pytest.approx((0.3, 0.45, 0.35, 0.40, 0.15, 0.05))
 
 
@@ -130,3 +132,25 @@ def test_a_number_that_only_one_of_the_two_has_is_not_compared(lake: Lake, ask: 
         deliver_head_scores(lake, delivery_id, scores)
     deliver_answer(lake, "s", "t1", "d2", previous="d1")
     assert ask(MOVED) == [("t1", 0, 0, False)]
+
+
+def test_only_answers_taken_since_the_run_before_count_as_moved(home: Home, lake: Lake) -> None:
+    for study, minutes in (("s", 1), ("s", 10), ("other", 10)):
+        trial_id = f"{study}-{minutes}"
+        for delivery_id, score in ((f"{trial_id}-before", 0.2), (f"{trial_id}-now", 0.8)):
+            deliver_trial(lake, delivery_id, trial_id=trial_id)
+            deliver_head_scores(lake, delivery_id, {(0, 0): score, (0, 1): score / 4})
+        deliver_answer(lake, study, trial_id, f"{trial_id}-now", minutes, previous=f"{trial_id}-before")
+    assert publish(home).promises_broken == tuple(broken_promises_now(home)) == ()
+    five, twenty = (f"2026-01-01T12:{minutes}:00+00:00" for minutes in ("05", "20"))
+    found = moved_between(home, "s", five, twenty)
+    assert [(each["trial_id"], each["head"]) for each in found] == [("s-10", 0), ("s-10", 1)]  # the widest gap first
+    assert moved_between(home, "s", twenty, "2026-01-01T14:00:00+00:00") == []
+
+
+def test_a_broken_promise_of_the_published_results_is_said(home: Home, lake: Lake) -> None:
+    assert broken_promises_now(home) == []
+    deliver_trial(lake, "d1")
+    deliver_answer(lake, "s", "t1", "d1")
+    publish(home)
+    assert broken_promises_now(home) == ["mart.trials: a delivered head trial has head scores is broken by 1 row"]

@@ -71,6 +71,7 @@ def test_a_run_is_read_as_it_was_written_and_the_next_one_knows_how_far_it_compa
     run = replace(new_run(home, "s", "f1"), state=COMPLETED, ended_at=utc_now(), compared_until=utc_now())
     write_run(home, run)
     assert read_runs(home) == [run]
+    write_run(home, new_run(home, "s", None))  # killed
     after = new_run(home, "s", None)
     assert (after.compared_until, after.state, after.ended_at) == (run.compared_until, "running", None)
 
@@ -116,7 +117,7 @@ def test_doctor_says_what_the_server_says(server: str, monkeypatch: pytest.Monke
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     assert scheduled_runs() == "no server is set"
     monkeypatch.setenv("PREFECT_API_URL", server)
-    with pytest.raises(Exception, match="was due at .* and has not begun; nightly: study quickstart failed"):
+    with pytest.raises(Exception, match=r"was due at .* and has not begun; nightly: study quickstart failed"):
         scheduled_runs()
 
 
