@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,8 +67,8 @@ def read_folder(folder: str | Path) -> FolderFacts:
     leaves it.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise BadInput(f"model folder {folder} does not exist: name a folder that save_pretrained wrote")
+    if not os.path.isdir(folder):  # noqa: PTH112  Path.is_dir raises on a name that is too long
+        raise BadInput(f"model folder {str(folder)[:200]} does not exist: name a folder that save_pretrained wrote")
     _refuse_escaping_links(folder)
     config = read_config(folder)
     architecture = _causal_architecture(folder, config)
@@ -90,8 +91,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise BadInput(f"{folder} has no config.json: name a folder that save_pretrained wrote")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BadInput(f"{path} is not valid JSON ({error}): save the model again") from error
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path} is not valid JSON ({str(error)[:100]}): save the model again") from error
     if not isinstance(config, dict):
         raise BadInput(f"{path} is not a JSON object: save the model again")
     return config
@@ -141,7 +142,7 @@ def _entries(path: Path) -> dict[str, Any]:
         tensors = json.loads(header)
         tensors.pop("__metadata__", None)
         expected = max((_end_of(entry) for entry in tensors.values()), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadInput(f"{path} has a corrupt safetensors header: fetch or save it again") from error
     if expected != size - 8 - length:
         raise BadInput(
@@ -158,7 +159,8 @@ def _refuse_quantised(folder: Path, config: Mapping[str, Any], files: Iterable[P
         settings = place.get("quantization_config")
         if settings:
             method = settings.get("quant_method") if isinstance(settings, dict) else None
-            raise BadInput(f"{folder} holds weights quantised by {method or 'an unnamed method'}: {_UNQUANTISED}")
+            named = str(method or "an unnamed method")[:80]
+            raise BadInput(f"{folder} holds weights quantised by {named}: {_UNQUANTISED}")
     for path in files:
         for name, entry in _entries(path).items():
             is_matrix = name.endswith("weight") and len(entry["shape"]) == 2
@@ -169,7 +171,7 @@ def _refuse_quantised(folder: Path, config: Mapping[str, Any], files: Iterable[P
 def _end_of(entry: Mapping[str, Any]) -> int:
     begin, end = entry["data_offsets"]
     n_bits = math.prod(entry["shape"]) * BITS[entry["dtype"]]
-    if begin < 0 or (end - begin) * 8 != n_bits:
+    if begin < 0 or min(entry["shape"], default=0) < 0 or (end - begin) * 8 != n_bits:
         raise ValueError("offsets disagree with the shape")
     return int(end)
 
@@ -178,13 +180,15 @@ def _shards(folder: Path, index: Path) -> list[Path]:
     try:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         names = sorted(set(weight_map.values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if not names or not all(isinstance(name, str) for name in names):
+            raise ValueError("no file names")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadInput(f"{index} is not a safetensors index: fetch or save it again") from error
     held: dict[str, str] = {}
     for name in names:
         path = folder / name
-        if Path(name).name != name or not path.is_file():
-            raise BadInput(f"{index} names {name}, which is not in the folder: fetch the missing file")
+        if Path(name).name != name or not os.path.isfile(path):  # noqa: PTH113  Path.is_file raises on a long name
+            raise BadInput(f"{index} names {name[:80]}, which is not in the folder: fetch the missing file")
         held.update((tensor, name) for tensor in check_safetensors(path))
     for tensor, name in weight_map.items():
         if held.get(tensor) != name:
@@ -197,9 +201,10 @@ def _causal_architecture(folder: Path, config: Mapping[str, Any]) -> str:
     if "auto_map" in config and not _is_built_in(str(config.get("model_type"))):
         raise BadInput(f"{folder} wants code of its own run (auto_map), which Mneme never does: use a built-in model")
     architectures = config.get("architectures") or []
-    if len(architectures) != 1:
-        raise BadInput(f"{folder}/config.json must name one architecture, not {architectures}: save the model again")
-    architecture = str(architectures[0])
+    if not isinstance(architectures, list) or len(architectures) != 1:
+        found = str(architectures)[:80]
+        raise BadInput(f"{folder}/config.json must name one architecture, not {found}: save the model again")
+    architecture = str(architectures[0])[:80]
     is_causal = "CausalLM" in architecture or "LMHeadModel" in architecture
     if config.get("is_encoder_decoder") or not is_causal:
         raise BadInput(f"{folder} holds a {architecture}, not a causal language model: choose a ...ForCausalLM model")
@@ -244,7 +249,7 @@ def _refuse_escaping_links(folder: Path) -> None:
     if root.parent.name == "snapshots" and root.parent.parent.name.startswith("models--"):
         root = root.parent.parent
     for path in folder.rglob("*"):
-        if path.is_symlink() and not path.resolve().is_relative_to(root):
+        if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):  # resolve() raises on a loop
             raise BadInput(f"{path} is a link that leaves the model folder: replace it by the file itself")
 
 

@@ -61,7 +61,7 @@ class _StrictLoader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """The next node; an alias may stand for a scalar only."""
         if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
+            event = self.peek_event()  # type: ignore[no-untyped-call]
             known = self.anchors.get(event.anchor)
             if known is not None and not isinstance(known, yaml.ScalarNode):
                 raise yaml.composer.ComposerError(

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     if path.suffix.lower() not in {".csv", ".jsonl"}:
         raise BadInput(f"{str(path)[:200]} is neither .csv nor .jsonl: prompts come as one of the two")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")  # read_text() would turn each CR inside a text into LF
     except (OSError, ValueError) as error:
         raise BadInput(f"{str(path)[:200]!r} cannot be read: {str(error)[:200]}") from error
     rows = _csv_rows(text, path) if path.suffix.lower() == ".csv" else _jsonl_rows(text, path)
@@ -124,7 +125,7 @@ def _jsonl_rows(text: str, path: Path) -> list[dict[str, Any]]:
             continue
         place = f"{path} line {number}"
         try:
-            row = json.loads(line, object_pairs_hook=lambda pairs, place=place: _object(pairs, place))
+            row = json.loads(line, object_pairs_hook=partial(_object, place))
         except BadInput:
             raise
         except (ValueError, RecursionError) as error:
@@ -136,7 +137,7 @@ def _jsonl_rows(text: str, path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _object(pairs: list[tuple[str, Any]], place: str) -> dict[str, Any]:
+def _object(place: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     _refuse_repeated([name for name, _ in pairs], place)
     return dict(pairs)
 
