@@ -66,9 +66,11 @@ def is_trained(home: Home, trial: TrialSpec) -> bool:
 
 def at_step(trial: TrialSpec, value: Value) -> Value:
     """The value of a trained model at the step that the trial asks for; raises NotApplicable and BadInput."""
-    step, n_steps = trial.step, int(value["training"]["steps"])
+    if trial.step is None:
+        return value
+    step, n_steps = trial.step, int(value["training"].get("steps", 0))  # what is counted, not trained, has no steps
     kept = value["kept"]
-    if step is None or (step == n_steps and str(step) not in kept):
+    if step == n_steps and str(step) not in kept:
         return value
     if str(step) in kept:
         return {**value, **kept[str(step)]}
