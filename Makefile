@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: install demo test lint format check bench peers clean
+.PHONY: install demo test lint format check audit bench peers clean
 
 install: $(INSTALLED)
 
@@ -33,6 +33,10 @@ format: $(INSTALLED)
 	$(BIN)/sqlfluff fix --disable-progress-bar storage/sql
 
 check: lint test  ## the only gate
+
+audit: $(INSTALLED)  ## the installed packages against constraints.txt, each other and their licences; offline
+	$(BIN)/python -m pip check
+	$(BIN)/python -m tests.licence_table --audit
 
 bench: $(INSTALLED) $(VENV)/peers/.installed  ## speed, as ratios in one run
 	$(BIN)/python -m benchmarks

@@ -1,0 +1,74 @@
+"""No secret in what is printed, recorded or sent to MLflow."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from flows.cli import app
+from storage.home import Home
+from storage.mlflow_log import Recording, TrackingError, record_run
+
+SECRET = "hunter22-0123456789"
+
+
+@pytest.fixture(autouse=True)
+def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    monkeypatch.setenv("PREFECT_API_URL", f"http://ada:{SECRET}@127.0.0.1:9/api")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+
+
+def recording() -> Recording:
+    address = f"https://ada:{SECRET}@example.org/model"
+    trials = [{"path": address, "note": f"401 for {SECRET}"}]
+    return Recording("k", "s", "n", 0, parameters={"source.path": address}, documents={"trials.json": trials})
+
+
+def test_what_goes_to_mlflow_holds_no_secret(home: Home) -> None:
+    run_id = record_run(home, recording())
+    stored = [home.mlflow_database, *home.mlflow_artifacts.rglob("*.json")]
+    contents = [path.read_bytes() for path in stored]
+    assert len(stored) == 2
+    assert all(b"https://***@example.org/model" in each for each in contents)
+    assert not any(SECRET.encode() in each for each in contents)
+    assert run_id.encode() in contents[0]
+
+
+def test_a_tracking_server_that_does_not_answer_is_named_without_its_password(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ada:{SECRET}@127.0.0.1:9")
+    with pytest.raises(TrackingError, match=r"MLflow at http://\*\*\*@127\.0\.0\.1:9 does not answer") as refusal:
+        record_run(home, recording())
+    assert SECRET not in str(refusal.value)
+    assert refusal.value.__cause__ is None
+
+
+def test_doctor_names_the_server_without_its_password(
+    home: Home, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["mneme", "doctor"])
+    with pytest.raises(SystemExit):
+        app.main()
+    out, err = capfd.readouterr()
+    assert "http://***@127.0.0.1:9/api" in "".join(out.split())
+    assert SECRET not in out + err
+
+
+def test_an_error_of_our_own_shows_its_place_and_no_secret(
+    home: Home, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise KeyError(f"{SECRET} \x1b[2J")
+
+    monkeypatch.setattr(app, "app", broken)
+    with pytest.raises(SystemExit, match="1"):
+        app.main()
+    err = capfd.readouterr().err
+    assert "KeyError" in err
+    assert "line " in err
+    assert SECRET not in err
+    assert "\x1b" not in err
