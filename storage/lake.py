@@ -87,6 +87,7 @@ class Lake:
             f"{name}/{path.name}"
             for name in ([table] if table else self.tables())
             for path in sorted((self.folder / name).glob("*.parquet"))
+            if path.is_file()  # no folder of that name, no link to nowhere
         ]
 
     def tables(self) -> list[str]:

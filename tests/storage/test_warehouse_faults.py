@@ -188,3 +188,18 @@ def test_a_whole_file_that_fits_no_table_is_set_aside(home: Home) -> None:
         "nowhere/d1.parquet",
     ]
     assert ask(home, "select count(*) from mart.head_ranking") == [(1,)]
+
+
+def test_what_nobody_delivered_is_set_aside_or_passed_over_and_the_rows_stay(home: Home) -> None:
+    lake = one_trial(home)
+    publish(home)
+    before = contents(home)
+    (lake.folder / "trials" / "folder.parquet").mkdir()
+    (lake.folder / "trials" / "loop.parquet").symlink_to("loop.parquet")
+    (lake.folder / "trials" / "a\nb'\".parquet").write_bytes(b"x")
+    (lake.folder / "x; drop").mkdir()
+    (lake.folder / "x; drop" / "a.parquet").write_bytes(b"x")
+    with open(os.fsencode(lake.folder / "trials") + b"/\xff.parquet", "wb") as file:  # noqa: PTH123  a name that is no text
+        file.write(b"x")
+    assert len(publish(home).warnings) == 3
+    assert contents(home) == before
