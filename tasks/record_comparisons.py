@@ -78,8 +78,8 @@ def _metrics(phase_changes: list[Row], claims: list[Row], behaviors: list[Row]) 
     for each in claims:
         found[f"claims/{each['claim']}"] = each.get("difference")
     for each in behaviors:
-        names = ("promptset", "promptset_seed", "model", "model_seed")
-        found["accuracy/" + "/".join(str(each[name]) for name in names if each[name] is not None)] = each["accuracy"]
+        about = ("promptset", "promptset_seed", "model", "model_seed")
+        found["accuracy/" + "/".join(str(each[name]) for name in about if each[name] is not None)] = each["accuracy"]
     return {name: float(value) for name, value in found.items() if value is not None}
 
 

@@ -75,7 +75,13 @@ def _look(is_learnt: bool | None) -> dict[str, Any]:
 def _legend() -> list[Any]:
     from matplotlib.lines import Line2D  # noqa: PLC0415  with the figure
 
-    bar = {"color": _CHANCE, "marker": "|", "markersize": 10, "markeredgewidth": 2.2, "linestyle": "none"}
+    bar: dict[str, Any] = {
+        "color": _CHANCE,
+        "marker": "|",
+        "markersize": 10,
+        "markeredgewidth": 2.2,
+        "linestyle": "none",
+    }
     return [
         Line2D([], [], label="learnt", **_look(True)),
         Line2D([], [], label="not learnt", **_look(False)),

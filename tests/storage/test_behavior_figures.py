@@ -89,7 +89,8 @@ def picture(n_behaviors: int, is_learnt: bool) -> np.ndarray:
         for model in ("a", "b")
     ]
     png = behaviors_png(grid(rows), "study: $learnt behaviors")
-    return np.rint(imread(io.BytesIO(png))[:, :, :3] * 255).astype(int)
+    pixels: np.ndarray = np.rint(imread(io.BytesIO(png))[:, :, :3] * 255).astype(int)
+    return pixels
 
 
 @pytest.mark.parametrize("n_behaviors", [1, 8])
