@@ -60,5 +60,5 @@ def test_words_that_the_tokenizer_does_not_know_are_rejected_and_counted() -> No
 def test_too_few_words_and_an_unknown_split_are_refused() -> None:
     with pytest.raises(BadInput, match="distinct names are asked for"):
         Words("evaluation").draw(np.random.default_rng(0), "names", 1000)
-    with pytest.raises(BadInput, match="a test.split is 'all'"):
+    with pytest.raises(BadInput, match=r"a test\.split is 'all'"):
         words_for(vocabulary(["the"]), "a test", "all")
