@@ -61,7 +61,7 @@ def back_up(home: Home, target: Path, progress: Progress = silent) -> BackedUp:
     except OSError as error:
         if is_full(error):
             raise DiskFull(target.parent) from error
-        raise BadInput(f"cannot write {target} ({error.strerror or error}): name another file or folder") from error
+        raise BadInput(f"cannot back up to {target} ({error}): mend that, or name another file or folder") from error
     return BackedUp(target, len(manifest.files), target.stat().st_size)
 
 
