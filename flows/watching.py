@@ -13,6 +13,7 @@ from prefect.runtime import deployment
 from flows.troubles import RunTroubled, troubles_of
 from storage.drift import broken_promises_now, moved_between
 from storage.home import Home
+from storage.redacting import redacted
 from storage.study_runs import COMPLETED, FAILED, INTERRUPTED, StudyRun, new_run, utc_now, write_run
 from tasks.record import record_trouble
 
@@ -51,7 +52,7 @@ def watched(home: Home, study: str) -> Iterator[Watch]:
         state = error.state if isinstance(error, RunTroubled) else FAILED
         state = state if isinstance(error, Exception) else INTERRUPTED
         with suppress(OSError):  # a full disk is the error on its way
-            _end(watch, state, f"{type(error).__name__}: {error}")
+            _end(watch, state, redacted(f"{type(error).__name__}: {error}"))
         if isinstance(error, RunTroubled) and deployment.id:
             record_trouble(home, watch.run, error.outcome)
         raise

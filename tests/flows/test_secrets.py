@@ -7,8 +7,10 @@ import sys
 import pytest
 
 from flows.cli import app
+from flows.watching import watched
 from storage.home import Home
-from storage.mlflow_log import Recording, TrackingError, record_run
+from storage.mlflow_log import Recording, TrackingError, record_run, ui_command
+from storage.study_runs import read_run
 
 SECRET = "hunter22-0123456789"
 
@@ -72,3 +74,18 @@ def test_an_error_of_our_own_shows_its_place_and_no_secret(
     assert "line " in err
     assert SECRET not in err
     assert "\x1b" not in err
+
+
+def test_the_note_of_how_a_run_ended_holds_no_secret(home: Home) -> None:
+    with pytest.raises(ConnectionError), watched(home, "s"):
+        raise ConnectionError(f"http://ada:{SECRET}@127.0.0.1:9 refused")
+    run = read_run(home, "s")
+    assert run is not None
+    assert run.sentence == "ConnectionError: http://***@127.0.0.1:9 refused"
+
+
+def test_servers_listen_on_the_loopback_unless_somebody_says_otherwise(home: Home) -> None:
+    from prefect.settings import PREFECT_SERVER_API_HOST
+
+    assert "--host 127.0.0.1 " in ui_command(home)
+    assert PREFECT_SERVER_API_HOST.value() == "127.0.0.1"
