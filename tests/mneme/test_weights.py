@@ -204,6 +204,27 @@ def test_a_hub_snapshot_may_link_to_its_blobs(tmp_path: Path) -> None:
     assert read_folder(folder).n_layers == 2
 
 
+def test_a_link_out_of_the_hub_cache_is_refused_however_many_links_lie_between(tmp_path: Path) -> None:
+    repository = tmp_path / "models--a--b"
+    (repository / "snapshots").mkdir(parents=True)
+    (repository / "blobs").mkdir()
+    folder = model_folder(repository / "snapshots" / "abc")
+    (folder / SINGLE).rename(tmp_path / "elsewhere.safetensors")
+    (repository / "blobs" / "1").symlink_to("../../elsewhere.safetensors")
+    (folder / SINGLE).symlink_to("../../blobs/1")
+    with pytest.raises(BadInput, match=r"abc/model\.safetensors is a link that leaves the model folder"):
+        read_folder(folder)
+
+
+def test_a_linked_folder_outside_is_refused_and_a_link_to_itself_harms_nothing(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "m")
+    (folder / "loop").symlink_to("loop")
+    assert read_folder(folder).n_layers == 2
+    (folder / "more").symlink_to(tmp_path)
+    with pytest.raises(BadInput, match="m/more is a link that leaves the model folder"):
+        read_folder(folder)
+
+
 def test_importing_the_module_does_not_import_torch() -> None:
     program = "import sys, mneme.weights; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
