@@ -72,4 +72,4 @@ class Terminal:
         if outcome == "cached":
             self._cached += 1
         elif outcome not in {"computed", "checked"} or not label.startswith(_TOLD_BY_OTHERS):
-            self.console.print(f"  {outcome:<14} {label}" + (f": {why}" if why else ""))
+            self.console.print(f"  {outcome:<14} {label}" + (f": {why}" if why else ""), soft_wrap=True)
