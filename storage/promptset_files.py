@@ -95,7 +95,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     try:
         text = path.read_bytes().decode("utf-8-sig")  # read_text() would turn each CR inside a text into LF
     except (OSError, ValueError) as error:
-        raise BadInput(f"{str(path)[:200]!r} cannot be read: {str(error)[:200]}") from error
+        raise BadInput(f"{str(path)[:200]} cannot be read: {str(error)[:200]}") from error
     rows = _csv_rows(text, path) if path.suffix.lower() == ".csv" else _jsonl_rows(text, path)
     if not rows:
         raise BadInput(f"{path} holds no prompts: give at least one row under the header")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import Any
 
@@ -63,9 +64,14 @@ def _columns(rows: list[dict[str, Any]]) -> frozenset[str]:
     """Columns in use; refuses unknown ones and files that hold neither prompts nor pairs."""
     names = {name for row in rows for name in row if not name.startswith("_")}
     for name in sorted(names):
+        shown = " ".join(name[:40].split())
         if name not in COLUMNS and not name.startswith(POSITION):
-            near = near_names(name, list(COLUMNS))
-            raise BadInput(f"user prompts have an unknown column '{name}'{near}; '_{name}' would be ignored")
+            near = near_names(shown, list(COLUMNS))
+            raise BadInput(f"user prompts have an unknown column '{shown}'{near}; '_{shown}' would be ignored")
+        if name.startswith(POSITION) and not re.fullmatch(r"[\w-]+", name.removeprefix(POSITION)):
+            raise BadInput(f"user prompts have a column '{shown}': name the position by letters, digits, '_' and '-'")
+        if name == f"{POSITION}end":
+            raise BadInput("user prompts have a column 'position_end': every prompt has its own end, name it otherwise")
     if ("prompt" in names) == ("clean" in names):
         raise BadInput("user prompts need either a column 'prompt' or the columns 'clean' and 'corrupt'")
     if ("clean" in names) != ("corrupt" in names):

@@ -97,6 +97,25 @@ def test_columns_that_make_no_promptset_are_refused(vocabulary, row):
         user_prompts(vocabulary, seed=0, rows=[row])
 
 
+@pytest.mark.parametrize(
+    "name", ["position_", "position_end", "position_a b", "position_a\nb", "position_" + "x" * 9 + "'"]
+)
+def test_a_position_without_a_name_of_its_own_is_refused_in_one_line(vocabulary, name):
+    with pytest.raises(BadInput, match=r"^user prompts have a column 'position_[^\n]*$"):
+        user_prompts(vocabulary, seed=0, rows=[{"prompt": "The water", name: 0}])
+
+
+def test_a_position_may_be_named_by_a_number_or_in_another_script(vocabulary):
+    made = user_prompts(vocabulary, seed=0, rows=[{"prompt": "The water", "position_1": 0, "position_zweites-ö": -1}])
+    assert set(made.clean.labels) == {"end", "1", "zweites-ö"}
+
+
+def test_a_column_of_10000_characters_is_refused_in_a_short_line(vocabulary):
+    with pytest.raises(BadInput, match=r"unknown column 'x+'") as refusal:
+        user_prompts(vocabulary, seed=0, rows=[{"prompt": "The water", "x" * 10_000: "a"}])
+    assert len(str(refusal.value)) < 300
+
+
 def test_positions_are_named_by_word_or_by_index(vocabulary):
     row = {"prompt": "The water and the stone", "position_w": "water", "position_first": 0, "position_last": "-1"}
     prompts = user_prompts(vocabulary, seed=0, rows=[row])
