@@ -21,9 +21,14 @@ class NoServer(Exception):
 
 
 def late_runs(address: str) -> list[str]:
-    """One sentence for each flow run that should have begun and has not."""
+    """One sentence for each flow run that should have begun and has not, by the name of its deployment."""
+    names = {each["id"]: each["name"] for each in _asked(address, "deployments/filter", {"limit": _MOST})}
     found = _asked(address, "flow_runs/filter", {"flow_runs": {"state": {"name": {"any_": ["Late"]}}}, "limit": _MOST})
-    return [f"{each['name']} was due at {_moment(each['expected_start_time'])} and has not begun" for each in found]
+    return [
+        f"{names.get(each['deployment_id'], each['name'])}: a run was due at {_moment(each['expected_start_time'])}"
+        " and has not begun"
+        for each in found
+    ]
 
 
 def failed_deployments(address: str) -> list[str]:

@@ -19,7 +19,7 @@ from storage.home import Home
 from storage.prefect_runs import NoServer, failed_deployments, late_runs
 from storage.study_runs import COMPLETED, FAILED, new_run, read_run, read_runs, utc_now, write_run
 
-LATE = {"name": "study quickstart", "expected_start_time": "2026-01-02T02:00:00Z"}
+LATE = {"name": "smart-poodle", "deployment_id": "1", "expected_start_time": "2026-01-02T02:00:00Z"}
 FAILURE = {
     "name": "study quickstart",
     "state_type": "FAILED",
@@ -107,7 +107,7 @@ def test_doctor_names_the_studies_whose_last_run_failed_or_was_killed(home: Home
 
 
 def test_late_and_failed_runs_are_read_from_the_server(server: str) -> None:
-    assert late_runs(server) == ["study quickstart was due at 2026-01-02 02:00 UTC and has not begun"]
+    assert late_runs(server) == ["nightly: a run was due at 2026-01-02 02:00 UTC and has not begun"]
     assert failed_deployments(server) == [
         "nightly: study quickstart failed at 2026-01-02 02:05 UTC: 1 of 3 trials of quickstart failed"
     ]
