@@ -41,7 +41,7 @@ def planted(matrix: Tensor, common: float = 0.0) -> LanguageModel:
     attention.c_attn.weight[:4, 32 + 8 : 32 + 12] = matrix
     attention.c_proj.weight[8:12] = 0
     attention.c_proj.weight[8:12, :4] = torch.eye(4, dtype=torch.float64)
-    return LanguageModel(hf, "planted", None, "cpu")
+    return LanguageModel(hf.eval(), "planted", None, "cpu")
 
 
 EYE = torch.eye(4, dtype=torch.float64)

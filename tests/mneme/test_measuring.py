@@ -144,7 +144,7 @@ def test_a_stored_trace_and_the_running_model_give_the_same_digits(request, kind
     traces = trace_sites(lm, promptset, ["attention_inputs", "token_scores", "answer_scores"])
     for name in probes.names():
         probe = probes.get(name)
-        if probe.site is None or name.startswith("copy") or (probe.one_length and len(set(lengths)) > 1):
+        if probe.site is None or name.startswith(("copy", "repeat")) or (probe.one_length and len(set(lengths)) > 1):
             continue
         (stored,) = measure(probe, {}, promptset, trace=traces[probe.site]).values()
         (live,) = measure(probe, {}, promptset, lm=lm).values()

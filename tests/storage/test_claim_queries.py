@@ -56,7 +56,7 @@ def test_a_select_of_units_and_numbers_is_taken(sql: str) -> None:
             "select 1 as unit_id, nope as value from mart.trials",
             'cannot be asked: Binder Error: Referenced column "nope"',
         ),
-        ("select trial_id as unit_id, value from mart.behaviour", "no view 'behaviour'; did you mean 'mart.behavior'?"),
+        ("select trial_id as unit_id, value from mart.behaviour", "no view 'behaviour'; did you mean 'mart.behavior'"),
         ("select trial_id as unit_id, 1 as value from raw.trials", "cannot be asked: there is no view"),
         ("select trial_id as unit_id, 1 as value from query('from raw.trials')", "cannot be asked: there is no view"),
         ("select 1 as unit_id, 1 as value from read_csv('/etc/passwd')", "cannot be asked: Permission Error"),
