@@ -101,7 +101,7 @@ class Heard(Silence):
 def test_a_training_that_fails_is_tried_once_and_fails_the_trials_of_every_promptset(
     steps: Home, configs: Path
 ) -> None:
-    from flows.study import TrialsFailed
+    from flows.troubles import TrialsFailed
 
     (configs / "models" / "small.yaml").write_text(MODEL.replace("max_period: 12", "max_period: 20"))
     two = STUDY.replace("[repeated_tokens]", "[repeated_tokens, shuffled_tokens]").replace("steps: [0, 4, 8]", "")
