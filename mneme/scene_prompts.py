@@ -14,6 +14,7 @@ from mneme.encoding import begun, encode, padded, tokenizer_of
 from mneme.errors import BadInput, NotApplicable
 from mneme.promptset import Promptset, Vocabulary
 from mneme.stories import Question, Scene, Told
+from mneme.user_rows import Row
 
 _DRAWS_PER_ITEM = 50
 _LEAST_DRAWS = 2000
@@ -22,17 +23,6 @@ END = "end"
 
 class Rejected(Exception):
     """A scene that cannot be used with this tokenizer; its text is the reason, the same for all with that fault."""
-
-
-@dataclass(frozen=True)
-class _Row:
-    clean: list[int]
-    corrupt: list[int]
-    correct: list[int]
-    wrong: list[int]
-    labels: dict[str, int]
-    cluster: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -56,7 +46,7 @@ class SceneReader:
             raise NotApplicable(f"{self.who} needs a tokenizer that knows character offsets (a fast one)")
         object.__setattr__(self, "_answers", lru_cache(maxsize=None)(self._answer))
 
-    def read(self, scene: Scene) -> _Row:
+    def read(self, scene: Scene) -> Row:
         """The prompt of a scene in tokens; raises Rejected with the reason."""
         prompt = scene.prompt
         clean, labels = self._tokens(prompt)
@@ -68,7 +58,7 @@ class SceneReader:
             if corrupt == clean:
                 raise Rejected("clean and corrupt are the same")
         correct, wrong = self._asked(prompt, scene.questions[0]) if scene.questions else ([], [])
-        return _Row(clean, corrupt, correct, wrong, labels, scene.cluster, prompt.text)
+        return Row(clean, corrupt, correct, wrong, labels, scene.cluster, prompt.text)
 
     def _asked(self, prompt: Told, question: Question) -> tuple[list[int], list[int]]:
         """The correct and the wrong answers as tokens."""
@@ -126,7 +116,7 @@ def promptset_of_scenes(
     where the larger set wins and equal ones win half of the time. A `chance` among `facts` goes before these.
     Raises: BadInput when the scenes run out of distinct usable prompts; it names the commonest reason.
     """
-    rows: list[_Row] = []
+    rows: list[Row] = []
     seen: set[tuple[int, ...]] = set()
     reasons: Counter[str] = Counter()
     most = max(_LEAST_DRAWS, _DRAWS_PER_ITEM * n_items)
@@ -154,7 +144,7 @@ def promptset_of_scenes(
 
 
 def _assembled(
-    vocabulary: Vocabulary, rows: Sequence[_Row], facts: Mapping[str, Any], reasons: Counter[str]
+    vocabulary: Vocabulary, rows: Sequence[Row], facts: Mapping[str, Any], reasons: Counter[str]
 ) -> Promptset:
     names = [name for name in rows[0].labels if all(name in row.labels for row in rows)]
     labels = {name: torch.tensor([row.labels[name] for row in rows], dtype=torch.int64) for name in names}
@@ -177,7 +167,7 @@ def _assembled(
     )
 
 
-def _chances(rows: Sequence[_Row], n_tokens: int) -> dict[str, float]:
+def _chances(rows: Sequence[Row], n_tokens: int) -> dict[str, float]:
     """Expected accuracy, by probe, of a model that knows nothing."""
     sizes = [(len(row.correct), len(row.wrong)) for row in rows]
     return {
