@@ -40,3 +40,9 @@ def padded(rows: Sequence[Sequence[int]], labels: Mapping[str, Tensor] | None = 
     for item, row in enumerate(rows):
         ids[item, : len(row)] = torch.tensor(row, dtype=torch.int64)
     return Batch(ids, lengths, dict(labels or {}))
+
+
+def answer_ids(rows: Sequence[Sequence[int]]) -> Tensor:
+    """[item answer] int64, -1 where an item has fewer answers than another."""
+    longest = max(len(row) for row in rows)
+    return torch.tensor([[*row, *[-1] * (longest - len(row))] for row in rows], dtype=torch.int64)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mneme.encoding import begun, encode, padded, tokenizer_of
+from mneme.encoding import answer_ids, begun, encode, padded, tokenizer_of
 from mneme.errors import BadInput, NotApplicable
 from mneme.promptset import Promptset, Vocabulary
 from mneme.stories import Question, Scene, Told
@@ -158,8 +158,8 @@ def _assembled(
     return Promptset(
         clean=clean,
         corrupt=corrupt,
-        correct_ids=_answer_rows([row.correct for row in rows]) if is_asked else None,
-        wrong_ids=_answer_rows([row.wrong for row in rows]) if is_asked else None,
+        correct_ids=answer_ids([row.correct for row in rows]) if is_asked else None,
+        wrong_ids=answer_ids([row.wrong for row in rows]) if is_asked else None,
         clusters=torch.tensor([groups[row.cluster] for row in rows]) if len(groups) > 1 else None,
         facts={**facts, **known},
         texts=tuple(row.text for row in rows),
@@ -175,12 +175,6 @@ def _chances(rows: Sequence[Row], n_tokens: int) -> dict[str, float]:
         "set_accuracy": sum(0.5 * (right >= wrong) + 0.5 * (right > wrong) for right, wrong in sizes) / len(rows),
         "top1_accuracy": sum(right for right, _ in sizes) / len(rows) / n_tokens,
     }
-
-
-def _answer_rows(answers: Sequence[Sequence[int]]) -> torch.Tensor:
-    """[item answer] int64, -1 where an item has fewer answers."""
-    width = max(len(row) for row in answers)
-    return torch.tensor([[*row, *[-1] * (width - len(row))] for row in answers], dtype=torch.int64)
 
 
 def _cover(offsets: Sequence[tuple[int, int]], start: int, end: int) -> tuple[int, int]:

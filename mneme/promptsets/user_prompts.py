@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from mneme.arguments import whole_number
-from mneme.encoding import padded, tokenizer_of
+from mneme.encoding import answer_ids, padded, tokenizer_of
 from mneme.errors import BadInput
 from mneme.promptset import Promptset, Vocabulary, promptset
 from mneme.registry import near_names
@@ -105,16 +104,10 @@ def _assemble(kept: list[Row], columns: frozenset[str], facts: dict[str, Any], d
     return Promptset(
         clean=padded([row.clean for row in kept], labels),
         corrupt=padded([row.corrupt for row in kept]) if "corrupt" in columns else None,
-        correct_ids=_answers([row.correct for row in kept]) if "correct" in columns else None,
-        wrong_ids=_answers([row.wrong for row in kept]) if "wrong" in columns else None,
+        correct_ids=answer_ids([row.correct for row in kept]) if "correct" in columns else None,
+        wrong_ids=answer_ids([row.wrong for row in kept]) if "wrong" in columns else None,
         clusters=clusters,
         facts=facts,
         texts=tuple(row.text for row in kept),
         dropped=dropped,
     )
-
-
-def _answers(rows: list[list[int]]) -> Tensor:
-    """[item answer], -1 where an item has fewer answers than another."""
-    longest = max(len(row) for row in rows)
-    return torch.tensor([row + [-1] * (longest - len(row)) for row in rows], dtype=torch.int64)

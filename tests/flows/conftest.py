@@ -1,6 +1,8 @@
 """A planted model in a study of its own: the whole pipeline in seconds."""
 
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,3 +49,12 @@ def home(
     made.root.mkdir()
     shutil.copyfile(mlflow_database, made.mlflow_database)
     return made
+
+
+@pytest.fixture
+def own_environment() -> Iterator[None]:
+    """Undo what a command sets for its process."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)

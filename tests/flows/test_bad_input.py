@@ -42,15 +42,6 @@ Command = Callable[..., Said]
 
 
 @pytest.fixture
-def own_environment() -> Iterator[None]:
-    """Undo what a command sets for its process."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
-
-
-@pytest.fixture
 def mneme(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
     """Run the command in this process; stderr may hold progress and one sentence at its end, never a traceback."""
 

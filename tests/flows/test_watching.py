@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +20,7 @@ from storage.warehouse import publish
 from tests.planted import copy_model, save, uniform_model
 from tests.storage.rows import deliver_answer, deliver_trial
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
-
-
-@pytest.fixture(autouse=True)
-def own_environment() -> Iterator[None]:
-    """Undo what a command sets for its process."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
+pytestmark = pytest.mark.usefixtures("prefect_server", "own_environment")
 
 
 @pytest.fixture
