@@ -54,8 +54,9 @@ class Promptset:
 
     Shape: clean: Batch of n items; corrupt: Batch aligned with it, or None; correct_ids, wrong_ids [item answer]
     int64, -1 where an item has fewer answers, or None; clusters [item] int64 groups prompts that share a template
-    (METHODS 4). `facts` holds what probes need to know (period, offset, copies, ...), JSON values only; `texts` the
-    readable prompts; `dropped` reason -> count of rejected prompts.
+    (METHODS 4). `facts` holds what probes need to know (period, offset, copies, ...), JSON values only; `conditions`
+    name -> [item] float64, a number by which prompts differ on purpose (depth, place, length, a concept 0 or 1), NaN
+    where an item has none; `texts` the readable prompts; `dropped` reason -> count of rejected prompts.
     """
 
     clean: Batch
@@ -66,6 +67,7 @@ class Promptset:
     facts: Mapping[str, Any] = field(default_factory=dict)
     texts: tuple[str, ...] | None = None
     dropped: Mapping[str, int] = field(default_factory=dict)
+    conditions: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check that pairs align and answers cover the items."""
@@ -74,6 +76,9 @@ class Promptset:
         for name, answers in (("correct", self.correct_ids), ("wrong", self.wrong_ids)):
             if answers is not None and (answers.ndim != 2 or len(answers) != len(self.clean)):
                 raise BadInput(f"{name} answers must be [item answer] with one row per prompt")
+        for name, condition in self.conditions.items():
+            if condition.shape != (len(self.clean),) or condition.dtype != torch.float64:
+                raise BadInput(f"condition '{name}' must be one float64 number per prompt")
 
     def __len__(self) -> int:
         return len(self.clean)
@@ -94,6 +99,7 @@ class Promptset:
             facts=self.facts,
             texts=None if self.texts is None else tuple(self.texts[each] for each in index),
             dropped=self.dropped,
+            conditions={name: condition[items] for name, condition in self.conditions.items()},
         )
 
 

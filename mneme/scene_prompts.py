@@ -13,7 +13,7 @@ import torch
 from mneme.encoding import answer_ids, begun, encode, padded, tokenizer_of
 from mneme.errors import BadInput, NotApplicable
 from mneme.promptset import Promptset, Vocabulary
-from mneme.stories import Question, Scene, Told
+from mneme.stories import QUESTION, Question, Scene, Told
 from mneme.user_rows import Row
 
 _DRAWS_PER_ITEM = 50
@@ -30,7 +30,8 @@ class SceneReader:
     """Turns the prompt of a scene into tokens.
 
     Labels: each span of the prompt names the last token of its words, `end` the last token of the prompt. `wide` spans
-    give `<name>_first` too, the first token of the words; `followed` spans give `<name>_next`, the token after them.
+    give `<name>_first` too, the first token of the words, as `question` always does; `followed` spans give
+    `<name>_next`, the token after them.
     """
 
     vocabulary: Vocabulary
@@ -58,7 +59,7 @@ class SceneReader:
             if corrupt == clean:
                 raise Rejected("clean and corrupt are the same")
         correct, wrong = self._asked(prompt, scene.questions[0]) if scene.questions else ([], [])
-        return Row(clean, corrupt, correct, wrong, labels, scene.cluster, prompt.text)
+        return Row(clean, corrupt, correct, wrong, labels, scene.cluster, prompt.text, dict(scene.conditions))
 
     def _asked(self, prompt: Told, question: Question) -> tuple[list[int], list[int]]:
         """The correct and the wrong answers as tokens."""
@@ -83,7 +84,7 @@ class SceneReader:
         for name, (start, end) in prompt.spans.items():
             first, last = _cover(offsets, start, end)
             labels[name] = last + shift
-            if name in self.wide:
+            if name in (*self.wide, QUESTION):
                 labels[f"{name}_first"] = first + shift
             if name in self.followed:
                 labels[f"{name}_next"] = min(last + shift + 1, len(row) - 1)
@@ -109,7 +110,7 @@ def promptset_of_scenes(
 ) -> Promptset:
     """`n_items` distinct prompts from scenes that `draw` makes, with their answers, pairs, labels and clusters.
 
-    Labels are those that every scene has; there are corrupt prompts where every scene has one.
+    Labels and conditions are those that every scene has; there are corrupt prompts where every scene has one.
     dropped: rejects that the caller counted already. Facts get `bos_mode`, `offset` (index of the first token of the
     text) and, where something is asked, `chance` (METHODS 4): for `answer_accuracy` and `top1_accuracy` that of a guess
     among the correct and wrong answers and among all tokens; for `set_accuracy` what almost equal probabilities give,
@@ -151,6 +152,7 @@ def _assembled(
     clean = padded([row.clean for row in rows], labels)
     corrupt = padded([row.corrupt for row in rows], labels) if all(row.corrupt for row in rows) else None
     groups = {name: number for number, name in enumerate(dict.fromkeys(row.cluster for row in rows))}
+    differing = [name for name in rows[0].conditions if all(name in row.conditions for row in rows)]
     known: dict[str, Any] = {"bos_mode": vocabulary.bos_mode, "offset": int(vocabulary.first_id is not None)}
     is_asked = bool(rows[0].correct)
     if is_asked:
@@ -164,6 +166,9 @@ def _assembled(
         facts={**facts, **known},
         texts=tuple(row.text for row in rows),
         dropped={reason: count for reason, count in reasons.items() if count},
+        conditions={
+            name: torch.tensor([row.conditions[name] for row in rows], dtype=torch.float64) for name in differing
+        },
     )
 
 

@@ -7,6 +7,7 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+QUESTION = "question"  # the span of the first question
 _NO_SPACE_BEFORE = re.compile(r"[.,;:?!)\]]")
 
 
@@ -47,7 +48,7 @@ class Scene:
     The prompt is the context with the first question, or alone where nothing is asked; a document for training is the
     context with all of them, each with its answer. `corrupt` is the whole counterpart of the prompt. `binding` names
     what must be new in a held-out scene (the pair of names, the fact, the key with its value). `cluster` groups scenes
-    of one template (METHODS 4).
+    of one template (METHODS 4); `conditions` are numbers by which scenes differ on purpose (depth, place).
     """
 
     context: Told
@@ -55,11 +56,16 @@ class Scene:
     corrupt: Told | None = None
     binding: tuple[str, ...] = ()
     cluster: str = ""
+    conditions: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def prompt(self) -> Told:
-        """The context and the first question, if there is one."""
-        return joined([self.context, *(question.text for question in self.questions[:1])])
+        """The context and the first question, if there is one, with the span `question` over its text."""
+        told = joined([self.context, *(question.text for question in self.questions[:1])])
+        length = len(self.questions[0].text.text) if self.questions else 0
+        if not length or length == len(told.text):
+            return told
+        return Told(told.text, {**told.spans, QUESTION: (len(told.text) - length, len(told.text))})
 
     def document(self) -> Told:
         """The whole text with every answer said; spans `answer_0`, `answer_1`, ... hold the answers."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Any
 
 from mneme.encoding import begun, encode
@@ -10,6 +11,7 @@ from mneme.errors import NotApplicable
 from mneme.promptset import Tokenizer, Vocabulary
 
 POSITION = "position_"
+CONDITION = "condition_"
 
 
 class Dropped(Exception):
@@ -18,7 +20,7 @@ class Dropped(Exception):
 
 @dataclass(frozen=True)
 class Row:
-    """A usable row: token ids with the first token in front, answers, positions by name, and the clean text."""
+    """A usable row: token ids with the first token in front, answers, positions and conditions by name, the text."""
 
     clean: list[int]
     corrupt: list[int]
@@ -27,6 +29,7 @@ class Row:
     labels: dict[str, int]
     cluster: str
     text: str
+    conditions: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,12 @@ class Reader:
         for name in sorted(self.columns):
             if name.startswith(POSITION):
                 labels[name.removeprefix(POSITION)] = self._position(row[name], text, prompt, clean)
-        return Row(clean, corrupt, correct, wrong, labels, str(row.get("cluster", "")), text)
+        conditions = {
+            name.removeprefix(CONDITION): _number(name, row[name])
+            for name in sorted(self.columns)
+            if name.startswith(CONDITION)
+        }
+        return Row(clean, corrupt, correct, wrong, labels, str(row.get("cluster", "")), text, conditions)
 
     def _prompt(self, text: str) -> str:
         if not self.chat_template:
@@ -127,6 +135,16 @@ def _text(row: dict[str, Any], name: str) -> str:
     if not isinstance(row[name], str) or not row[name].strip():
         raise Dropped(f"{name} is not a text")
     return str(row[name])
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if isinstance(value, bool) or not math.isfinite(number):
+        raise Dropped(f"{name} is not a number")
+    return number
 
 
 def _as_index(value: Any) -> int | None:

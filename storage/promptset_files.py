@@ -24,10 +24,11 @@ from storage.identity import canonical_json
 
 FACTS = "facts.json"
 _LABEL = "label_"
+_CONDITION = "condition_"
 
 
 def write_promptset(promptset: Promptset, folder: Path) -> None:
-    """Write `prompts.parquet` (one row per item; token lists, answers, labels) and `facts.json`."""
+    """Write `prompts.parquet` (one row per item; token lists, answers, labels, conditions) and `facts.json`."""
     lengths = promptset.clean.lengths.tolist()
     columns: dict[str, Any] = {"item": list(range(len(promptset))), "clean_ids": _rows(promptset.clean.ids, lengths)}
     if promptset.corrupt is not None:
@@ -41,6 +42,8 @@ def write_promptset(promptset: Promptset, folder: Path) -> None:
         columns["text"] = list(promptset.texts)
     for name, positions in promptset.clean.labels.items():
         columns[_LABEL + name] = positions.tolist()
+    for name, condition in promptset.conditions.items():
+        columns[_CONDITION + name] = condition.tolist()
     pl.DataFrame(columns).write_parquet(folder / PROMPTS, compression="zstd")
     facts = {"facts": dict(promptset.facts), "dropped": dict(promptset.dropped)}
     (folder / FACTS).write_text(canonical_json(facts), encoding="utf-8")
@@ -68,11 +71,16 @@ def read_promptset(folder: Path) -> Promptset:
         facts=stored["facts"],
         texts=tuple(frame["text"].to_list()) if "text" in frame.columns else None,
         dropped=stored["dropped"],
+        conditions={
+            name.removeprefix(_CONDITION): torch.tensor(frame[name].to_list(), dtype=torch.float64)
+            for name in frame.columns
+            if name.startswith(_CONDITION)
+        },
     )
 
 
 def promptset_hash(promptset: Promptset) -> str:
-    """sha256 of what a model and a probe see, whatever the file format: tokens, answers, labels, facts."""
+    """sha256 of what a model and a probe see, whatever the file format: tokens, answers, labels, conditions, facts."""
     content = hashlib.sha256()
     batches = {"clean": promptset.clean} | ({"corrupt": promptset.corrupt} if promptset.corrupt is not None else {})
     tensors: dict[str, Tensor | None] = {"correct": promptset.correct_ids, "wrong": promptset.wrong_ids}
@@ -84,6 +92,8 @@ def promptset_hash(promptset: Promptset) -> str:
         if tensor is not None:
             content.update(f"{name}{tuple(tensor.shape)}".encode())
             content.update(tensor.to(torch.int64).contiguous().numpy().tobytes())
+    for name, condition in sorted(promptset.conditions.items()):
+        content.update(f"condition.{name}".encode() + condition.contiguous().numpy().tobytes())
     content.update(canonical_json(dict(promptset.facts)).encode())
     return content.hexdigest()
 

@@ -14,10 +14,9 @@ from mneme.encoding import answer_ids, padded, tokenizer_of
 from mneme.errors import BadInput
 from mneme.promptset import Promptset, Vocabulary, promptset
 from mneme.registry import near_names
-from mneme.user_rows import Dropped, Reader, Row
+from mneme.user_rows import CONDITION, POSITION, Dropped, Reader, Row
 
 COLUMNS = ("prompt", "clean", "corrupt", "correct", "wrong", "cluster")
-POSITION = "position_"
 
 
 @promptset(needs_tokenizer=True, source="the user's file; checks of METHODS 0")
@@ -34,6 +33,7 @@ def user_prompts(
     correct, wrong: the word that continues the prompt (or a list of words), one token each as it occurs there.
     position_<name>: names a position by a word of the clean prompt that occurs once (its last token), or by its index
     among the prompt's own tokens, the first token in front not counted; negative from the end.
+    condition_<name>: a number by which prompts differ on purpose, such as a length or a depth.
     cluster: prompts that share a template. Columns that start with `_` are ignored.
     n_items: a random subset of that many usable rows. chat_template: wrap prompts as the user's turn of the model's
     own chat template. Rows that cannot be used are dropped and counted by reason; labels always hold `end`.
@@ -64,11 +64,13 @@ def _columns(rows: list[dict[str, Any]]) -> frozenset[str]:
     names = {name for row in rows for name in row if not name.startswith("_")}
     for name in sorted(names):
         shown = " ".join(name[:40].split())
-        if name not in COLUMNS and not name.startswith(POSITION):
+        if name not in COLUMNS and not name.startswith((POSITION, CONDITION)):
             near = near_names(shown, list(COLUMNS))
             raise BadInput(f"user prompts have an unknown column '{shown}'{near}; '_{shown}' would be ignored")
-        if name.startswith(POSITION) and not re.fullmatch(r"[\w-]+", name.removeprefix(POSITION)):
-            raise BadInput(f"user prompts have a column '{shown}': name the position by letters, digits, '_' and '-'")
+        own = name.removeprefix(POSITION).removeprefix(CONDITION)
+        if name not in COLUMNS and not re.fullmatch(r"[\w-]+", own):
+            what = "position" if name.startswith(POSITION) else "condition"
+            raise BadInput(f"user prompts have a column '{shown}': name the {what} by letters, digits, '_' and '-'")
         if name == f"{POSITION}end":
             raise BadInput("user prompts have a column 'position_end': every prompt has its own end, name it otherwise")
     if ("prompt" in names) == ("clean" in names):
@@ -97,6 +99,7 @@ def _read(reader: Reader, rows: list[dict[str, Any]]) -> tuple[list[Row], Counte
 def _assemble(kept: list[Row], columns: frozenset[str], facts: dict[str, Any], dropped: dict[str, int]) -> Promptset:
     names = ["end", *sorted(name.removeprefix(POSITION) for name in columns if name.startswith(POSITION))]
     labels = {name: torch.tensor([row.labels[name] for row in kept], dtype=torch.int64) for name in names}
+    differing = sorted(name.removeprefix(CONDITION) for name in columns if name.startswith(CONDITION))
     clusters = None
     if "cluster" in columns:
         known = {name: index for index, name in enumerate(dict.fromkeys(row.cluster for row in kept))}
@@ -110,4 +113,7 @@ def _assemble(kept: list[Row], columns: frozenset[str], facts: dict[str, Any], d
         facts=facts,
         texts=tuple(row.text for row in kept),
         dropped=dropped,
+        conditions={
+            name: torch.tensor([row.conditions[name] for row in kept], dtype=torch.float64) for name in differing
+        },
     )
