@@ -28,6 +28,7 @@ MEASURES = "training.json"  # in the finished folder: what was measured on the w
 GRADIENT_NORM = 1.0
 DIVERGED_TIMES = 10.0
 DIVERGED_STEPS = 20
+DIVERGED_LOSS = 0.5  # below it a loss that jumps is one that was tiny: adaptive steps do that when gradients vanish
 _MEDIAN_STEPS = 100
 _RESAMPLES = 1000
 
@@ -125,7 +126,7 @@ def train_model(  # noqa: PLR0913  what a recipe decides about its training
     spec: JSON that says all that the weights depend on. Unfinished training in `workshop.state` goes on where it was
     saved and ends in the same weights, bit for bit, on the same machine with the same number of threads.
     Raises BadInput when the state is of another spec, and when training diverges: a loss or gradient that is no number,
-    or a loss of over 10 times its running median for 20 steps; the last good state and the kept steps stay.
+    or a loss above 0.5 and over 10 times its running median for 20 steps; the last good state and the kept steps stay.
     """
     training = _Training(workshop, model, optimizers, schedule, spec, tokenizer)
     model.train()
@@ -197,7 +198,8 @@ class _Training:
     def _watch(self, step: int, loss: float, norm: float) -> None:
         """Refuse to go on when training diverges; called before the weights change."""
         losses = self.notes.losses
-        is_strange = len(losses) >= DIVERGED_STEPS and loss > DIVERGED_TIMES * statistics.median(losses)
+        limit = max(DIVERGED_LOSS, DIVERGED_TIMES * statistics.median(losses)) if losses else math.inf
+        is_strange = len(losses) >= DIVERGED_STEPS and loss > limit
         self._strange_steps = self._strange_steps + 1 if is_strange else 0
         if not math.isfinite(loss) or not math.isfinite(norm) or self._strange_steps >= DIVERGED_STEPS:
             place = self.workshop.state or self.workshop.folder

@@ -73,8 +73,8 @@ def key_value_recall(  # noqa: PLR0913  a generator's keywords are what its YAML
     The corrupt prompt has the same words with every value at another key.
     Labels: key, value, value_next (the token after it: the next key), question_key, end; with two reads they are in
     the last one, and key_first_read, value_first_read in the first.
-    Condition: place, that of the asked pair from 0. Facts: n_pairs, n_slots, gap_power, reads, split. Wrong answers: the values of all other keys, so chance is
-    1 / n_pairs. Clusters: the place of the asked pair.
+    Condition: place, that of the asked pair from 0. Facts: n_pairs, n_slots, gap_power, reads, split. Wrong answers:
+    the values of all other keys, so chance is 1 / n_pairs. Clusters: the place of the asked pair.
     Departs from Zoology: words instead of ids, and one key is asked where Zoology asks all (training scenes ask all). A
     pretrained model that was never trained on pairs needs two reads to see what is wanted.
     Raises: BadInput where the tokenizer has too few single-token words for the pairs.

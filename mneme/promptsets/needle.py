@@ -76,8 +76,8 @@ def needle(  # noqa: PLR0913  a generator's keywords are what its YAML may set
     Values are codes and nouns, which occur in the filler too, but no value stands twice. Wrong answers: the values of
     the other needles, every code and noun of the filler, and the corrupt value.
     Labels: key, value, value_first, value_next (the token after it, which varies), question_key, end.
-    Condition: depth. Facts: n_tokens, depth, n_needles, corrupt, split, chance (1 / n_needles: a guess among the needles, which is more
-    than a guess among all answers). Clusters: prompts of one depth.
+    Condition: depth. Facts: n_tokens, depth, n_needles, corrupt, split, chance (1 / n_needles: a guess among the
+    needles, which is more than a guess among all answers). Clusters: prompts of one depth.
     Departs from METHODS 2a: values are one token, several needles, needles and filler are made of a word list.
     Raises: BadInput for a length that exceeds the context or leaves no room for the needles, and where the tokenizer
     has too few single-token words.

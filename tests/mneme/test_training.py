@@ -197,6 +197,11 @@ def test_nineteen_strange_losses_are_borne(tmp_path):
     assert trained.steps == STEPS
 
 
+def test_a_tiny_loss_that_jumps_is_no_divergence(tmp_path):
+    trained = train(Workshop(tmp_path), spoil=lambda step, error: error * 0 + (0.02 if step > 30 else 0.001))
+    assert trained.steps == STEPS
+
+
 def test_a_loss_that_rises_because_the_data_change_is_no_divergence(tmp_path):
     trained = train(
         Workshop(tmp_path), spoil=lambda step, error: error * 0 + (100.0 if step > 30 else 1.0), changes=(30,)
