@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -60,7 +61,8 @@ def test_a_scene_becomes_tokens_answers_and_labels() -> None:
     assert prompts.correct_ids.tolist() == [[ids["red"]], [ids["blue"]]]
     assert prompts.wrong_ids.tolist() == [[ids["blue"]], [ids["red"]]]
     labels = {name: positions.tolist() for name, positions in prompts.clean.labels.items()}
-    assert labels == {"end": [8, 8], "name": [1, 1], "name_next": [2, 2], "color": [4, 4], "color_first": [4, 4]}
+    words = {"name": [1, 1], "name_next": [2, 2], "color": [4, 4], "color_first": [4, 4]}
+    assert labels == {"end": [8, 8], "question_first": [7, 7], "question": [8, 8], **words}
     assert prompts.texts == ("Mary has a red cup. cup is", "John has a blue cup. cup is")
     assert prompts.clusters is not None
     assert prompts.clusters.tolist() == [0, 1]
@@ -131,3 +133,27 @@ def test_a_scene_without_question_has_no_answers() -> None:
 def test_a_vocabulary_without_tokenizer_is_not_applicable() -> None:
     with pytest.raises(NotApplicable, match="a test"):
         SceneReader(Vocabulary(10, 16, "none", None, frozenset()), "a test")
+
+
+def test_the_first_question_is_a_span_of_its_own() -> None:
+    prompts = prompts_of([scene()], 1)
+    labels = prompts.clean.labels
+    ids = prompts.clean.ids[0].tolist()
+    asked = ids[int(labels["question_first"][0]) : int(labels["question"][0]) + 1]
+    assert TOKENIZER.decode(asked) == "cup is"
+    assert torch.equal(labels["question"], labels["end"])
+
+
+def test_conditions_that_every_scene_has_come_with_the_prompts_and_are_cut_with_them() -> None:
+    scenes = [
+        replace(scene(), conditions={"depth": 0.5, "rare": 1.0}),
+        replace(scene("John"), conditions={"depth": 1.0}),
+    ]
+    prompts = prompts_of(scenes, 2)
+    assert {name: values.tolist() for name, values in prompts.conditions.items()} == {"depth": [0.5, 1.0]}
+    assert prompts.select(torch.tensor([1])).conditions["depth"].tolist() == [1.0]
+
+
+def test_a_condition_that_does_not_fit_the_prompts_is_refused() -> None:
+    with pytest.raises(BadInput, match="condition 'depth' must be one float64 number per prompt"):
+        replace(prompts_of([scene()], 1), conditions={"depth": torch.zeros(2, dtype=torch.float64)})

@@ -159,3 +159,21 @@ def test_a_subset_is_drawn_by_the_seed(vocabulary):
     assert first == again
     assert first != other
     assert len(user_prompts(vocabulary, seed=0, rows=rows).clusters.unique()) == 3
+
+
+def test_conditions_are_numbers_of_a_prompt(vocabulary):
+    rows = [{"prompt": "The", "condition_depth": "0.5"}, {"prompt": "The water", "condition_depth": 1}]
+    prompts = user_prompts(vocabulary, seed=0, rows=rows)
+    assert prompts.conditions["depth"].tolist() == [0.5, 1.0]
+
+
+@pytest.mark.parametrize("value", ["deep", float("nan"), True])
+def test_a_condition_that_is_no_number_drops_its_row(vocabulary, value):
+    rows = [{"prompt": "The", "condition_depth": 1}, {"prompt": "The water", "condition_depth": value}]
+    prompts = user_prompts(vocabulary, seed=0, rows=rows)
+    assert prompts.dropped == {"condition_depth is not a number": 1}
+
+
+def test_a_condition_without_a_name_of_its_own_is_refused(vocabulary):
+    with pytest.raises(BadInput, match="name the condition by letters"):
+        user_prompts(vocabulary, seed=0, rows=[{"prompt": "The", "condition_": 1}])
