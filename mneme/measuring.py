@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mneme.attention import AttentionInputs
 from mneme.batch import Batch
+from mneme.curve import Curve, CurveFacts, curves_to_arrays
 from mneme.errors import BadInput, NotApplicable
 from mneme.model import LanguageModel
 from mneme.probe import Probe, probes
@@ -42,7 +43,8 @@ def measure(  # noqa: PLR0913  what a probe may be given, by keyword
 ) -> Arrays:
     """The items of a probe: `scores` [item layer head], `values` [item], or what an intervention returns.
 
-    A probe that reads the weights alone gives `scores` [layer head]: it looks at no prompt.
+    A probe that reads the weights alone gives `scores` [layer head]: it looks at no prompt. One of level `curve` gives
+    `curve.<measure>.x` [point] and `curve.<measure>.values` [item point] of each of its measures.
 
     trace: the stored arrays of the probe's site (`tracing.trace_sites`); without it the model `lm` runs. A probe that
     reads prompts needs neither.
@@ -51,19 +53,22 @@ def measure(  # noqa: PLR0913  what a probe may be given, by keyword
     nor model is given, or a value lies outside the probe's range.
     """
     if probe.reads == "weights":
-        return {"scores": _in_range(probe, _of_weights(probe, lm, parameters, probe_seed, progress))}
+        return {"scores": _in_range(probe.name, probe, _of_weights(probe, lm, parameters, probe_seed, progress))}
     _check_prompts(probe, prompts)
     if probe.reads == "prompts":
-        return {"values": _in_range(probe, probe.measure(prompts, **parameters))}
+        return {"values": _in_range(probe.name, probe, probe.measure(prompts, **parameters))}
     if probe.level == "intervention":
         given_first = _needed(probe, lm, ranking, prompts)
         found: Arrays = probe.measure(*given_first, probe_seed=probe_seed, progress=progress, **parameters)
         return found
+    if probe.level == "curve":
+        found_curves = probe.measure(_model(probe, lm), prompts, probe_seed=probe_seed, progress=progress, **parameters)
+        return _curve_arrays(probe, found_curves, len(prompts))
     if trace is None and lm is None:
         raise BadInput(f"{probe.name} needs a stored trace or a model")
     given = _Given(probe, parameters, prompts, trace, lm, progress)
     name, items = ("scores", given.head_scores()) if probe.level == "head" else ("values", given.values())
-    return {name: _in_range(probe, items)}
+    return {name: _in_range(probe.name, probe, items)}
 
 
 def head_scores(lm: LanguageModel, ids: Tensor | Batch | Promptset, probe: str, **parameters: Any) -> Tensor:
@@ -78,7 +83,7 @@ def head_scores(lm: LanguageModel, ids: Tensor | Batch | Promptset, probe: str, 
         what = "the weights" if member.reads == "weights" else member.level
         raise BadInput(f"{probe} does not score heads on prompts but measures {what}: use mneme.measuring.measure")
     prompts = ids if isinstance(ids, Promptset) else Promptset(Batch.of(ids))
-    return _in_range(member, _Given(member, parameters, prompts, None, lm, silent).head_scores())
+    return _in_range(probe, member, _Given(member, parameters, prompts, None, lm, silent).head_scores())
 
 
 @dataclass(frozen=True)
@@ -109,11 +114,14 @@ class _Given:
         return torch.cat(batches)
 
     def _own_head_scores(self) -> Tensor:
-        if self.lm is None:
-            raise BadInput(f"{self.probe.name} runs the model itself: give it a model, not a stored trace")
-        self.lm.require_attention()
-        scores: Tensor = self.probe.measure(self.lm, self.prompts, progress=self.progress, **self.parameters)
-        return scores
+        _model(self.probe, self.lm).require_attention()
+        return self._own()
+
+    def _own(self) -> Tensor:
+        """What a probe measures that runs the model itself."""
+        lm = _model(self.probe, self.lm)
+        items: Tensor = self.probe.measure(lm, self.prompts, progress=self.progress, **self.parameters)
+        return items
 
     def _live_head_scores(self) -> Tensor:
         assert self.lm is not None  # noqa: S101  `measure` checks
@@ -137,7 +145,8 @@ class _Given:
     def values(self) -> Tensor:
         """[item]"""
         site = self.probe.site
-        assert site is not None  # noqa: S101  every behavior probe has one
+        if site is None:
+            return self._own()
         arrays = self.trace
         if arrays is None:
             assert self.lm is not None  # noqa: S101  `measure` checks
@@ -175,8 +184,7 @@ def _check_prompts(probe: Probe, prompts: Promptset) -> None:
 
 def _needed(probe: Probe, lm: LanguageModel | None, ranking: Tensor | None, prompts: Promptset) -> tuple[Any, ...]:
     """What an intervention takes first: the model, the prompts, and the ranking if it takes another probe's heads."""
-    if lm is None:
-        raise BadInput(f"{probe.name} runs the model itself: give it a model")
+    lm = _model(probe, lm)
     lm.require_attention()
     if probe.ranks_with is None:
         return lm, prompts
@@ -190,12 +198,33 @@ def _needed(probe: Probe, lm: LanguageModel | None, ranking: Tensor | None, prom
     return lm, prompts, ranking
 
 
-def _in_range(probe: Probe, items: Tensor) -> Tensor:
-    """The items without the rounding that lies outside the probe's range; what lies further outside is refused."""
-    low = -torch.inf if probe.low is None else probe.low
-    high = torch.inf if probe.high is None else probe.high
+def _model(probe: Probe, lm: LanguageModel | None) -> LanguageModel:
+    if lm is None:
+        raise BadInput(f"{probe.name} runs the model itself: give it a model, not a stored trace")
+    return lm
+
+
+def _curve_arrays(probe: Probe, curves: Mapping[str, Curve], n_items: int) -> Arrays:
+    """The curves as flat arrays, each in the range that the probe states for it."""
+    if set(curves) != set(probe.curves):
+        raise BadInput(
+            f"{probe.name} gives the curves {list(curves)}, but states {list(probe.curves)}: its code is off"
+        )
+    for measure, curve in curves.items():
+        if len(curve.values) != n_items:
+            raise BadInput(f"{probe.name}: {measure} has {len(curve.values)} prompts, not {n_items}: its code is off")
+    facts = probe.curves
+    return curves_to_arrays(
+        {name: Curve(each.x, _in_range(name, facts[name], each.values)) for name, each in curves.items()}
+    )
+
+
+def _in_range(name: str, facts: Probe | CurveFacts, items: Tensor) -> Tensor:
+    """The items without the rounding that lies outside their range; what lies further outside is refused."""
+    low = -torch.inf if facts.low is None else facts.low
+    high = torch.inf if facts.high is None else facts.high
     defined = items[~items.isnan()]
     if bool(torch.isinf(defined).any()) or bool(((defined < low - ROUNDING) | (defined > high + ROUNDING)).any()):
         found = f"{float(defined.min())} .. {float(defined.max())}"
-        raise BadInput(f"{probe.name} gives {found}, outside {low} .. {high}: its formula is at fault")
+        raise BadInput(f"{name} gives {found}, outside {low} .. {high}: its formula is at fault")
     return items.clamp(low, high)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from mneme.curve import CurveFacts
 from mneme.registry import Registry, member_of
 
-Level = Literal["head", "behavior", "intervention"]
+Level = Literal["head", "behavior", "intervention", "curve"]
 Site = Literal["attention_inputs", "token_scores", "answer_scores"]
 Group = Literal["mean", "median"]
 Reads = Literal["prompts", "weights"]
@@ -18,10 +19,12 @@ Reads = Literal["prompts", "weights"]
 class Probe:
     """A registered probe.
 
-    level: `head` scores heads, `behavior` gives [item], `intervention` changes the model's run and gives effects.
+    level: `head` scores heads, `behavior` gives [item], `intervention` changes the model's run and gives effects,
+    `curve` gives measures along an axis, [item point] each.
     unit, low, high: what the number is and where it may lie; None = unbounded; NaN means not measurable.
     site: what it reads of a trace: a `head` probe [item head] of one layer at a time. None where it runs the model
-    itself: interventions, and `head` probes that give [item layer head] at once.
+    itself: interventions, curves, `head` probes that give [item layer head] at once, `behavior` probes that give
+    [item].
     reads: what it takes instead of a trace or a run of the model: `prompts` = the promptset alone; `weights` = the
     model's weights alone, a `head` probe that gives [layer head].
     ranks_with: for interventions, the parameter that names the probe whose heads they take; None where there is none.
@@ -30,6 +33,7 @@ class Probe:
     group: how a behavior probe's items become one number: their mean, or their median with the mean as a second row.
     min_tokens, one_length: the shortest prompt on which the number means something, and whether all prompts must have
     one length to be averaged (METHODS 1c); `measuring` checks both, the function itself does not.
+    curves: for `curve` probes, each measure's facts by name; `unit`, `low` and `high` are those of the first.
     """
 
     name: str
@@ -48,6 +52,7 @@ class Probe:
     group: Group = "mean"
     min_tokens: int = 1
     one_length: bool = False
+    curves: Mapping[str, CurveFacts] = field(default_factory=dict)
 
 
 probes: Registry[Probe] = Registry("probe", "mneme.probes")
@@ -68,6 +73,7 @@ def probe(  # noqa: PLR0913  a registration states its facts by keyword
     group: Group = "mean",
     min_tokens: int = 1,
     one_length: bool = False,
+    curves: Mapping[str, tuple[str, str, float | None, float | None]] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a measurement under its function name, with the facts of `Probe`."""
 
@@ -90,6 +96,7 @@ def probe(  # noqa: PLR0913  a registration states its facts by keyword
             group=group,
             min_tokens=min_tokens,
             one_length=one_length,
+            curves={measure: CurveFacts(*said) for measure, said in (curves or {}).items()},
         )
         probes.register(name, facts, module)
         return measure

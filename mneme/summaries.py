@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mneme.curve_rows import curve_tables, curves_by_condition, item_conditions
+from mneme.intervals import n_clusters_of, numbers_of, readouts_of
 from mneme.probe import Probe
 from mneme.promptset import Promptset
 from mneme.reliability import split_half
-from mneme.stats import Interval, bootstrap_mean, bootstrap_median, bootstrap_ratio, permutation_p, wilson
+from mneme.stats import bootstrap_mean, bootstrap_ratio, permutation_p
 
 Array = NDArray[np.float64]
 Rows = dict[str, Any] | list[dict[str, Any]]
@@ -32,18 +34,27 @@ def summarise(
     over prompts (two-level where they have clusters), Wilson's for shares of right or wrong answers.
     Source: METHODS 4
     """
-    clusters = None if prompts.clusters is None else prompts.clusters.numpy()
     if probe.reads == "weights":
         return {"head_scores": _weight_rows(_array(items["scores"]))}
+    tables = _level_tables(probe, items, prompts, parameters, probe_seed)
+    return tables | ({"item_conditions": item_conditions(prompts)} if prompts.conditions else {})
+
+
+def _level_tables(
+    probe: Probe, items: Mapping[str, Tensor], prompts: Promptset, parameters: Mapping[str, Any], probe_seed: int
+) -> dict[str, Rows]:
+    clusters = None if prompts.clusters is None else prompts.clusters.numpy()
     if probe.level == "head":
         return _head_tables(_array(items["scores"]), clusters, probe_seed)
     if probe.level == "behavior":
         return _behavior_tables(probe, _array(items["values"]), prompts, clusters, probe_seed)
+    if probe.level == "curve":
+        return {**curve_tables(probe, items, clusters, probe_seed)}
     tables = _effect_tables(items, clusters, _done(probe, parameters), probe_seed)
     if "set_effects" in items:
         tables["controls"] = _control_rows(items, clusters, probe_seed)
     if "gap" in items:
-        tables["behavior"] = [_behavior_row(GAP, _array(items["gap"]), clusters, probe_seed)]
+        tables["behavior"] = [_gap_row(_array(items["gap"]), clusters, probe_seed)]
     return tables
 
 
@@ -61,7 +72,7 @@ def _head_tables(scores: Array, clusters: Array | None, seed: int) -> dict[str, 
         "ci_low": interval.low.reshape(-1),
         "ci_high": interval.high.reshape(-1),
         "n_items": interval.n_items.reshape(-1),
-        "n_clusters": _n_clusters(interval, clusters).reshape(-1),
+        "n_clusters": n_clusters_of(interval, clusters).reshape(-1),
     }
     return {"head_scores": rows, "item_scores": _item_rows(scores), "reliability": _reliability(scores, clusters, seed)}
 
@@ -77,38 +88,19 @@ def _weight_rows(scores: Array) -> Rows:
 def _behavior_tables(
     probe: Probe, values: Array, prompts: Promptset, clusters: Array | None, seed: int
 ) -> dict[str, Rows]:
-    row = _behavior_row(probe.name, values, clusters, seed)
-    row["is_accuracy"] = probe.is_accuracy
-    row["chance"] = float(prompts.facts.get("chance", {}).get(probe.name, np.nan))
-    present = values[~np.isnan(values)]
-    if probe.is_accuracy and clusters is None and np.isin(present, (0.0, 1.0)).all():
-        row["ci_low"], row["ci_high"] = wilson(int(present.sum()), len(present))
-    rows = [row]
-    if probe.group == "median":
-        median = bootstrap_median(values, seed=seed, clusters=clusters)
-        rows = [row | _numbers(median, clusters), row | {"readout": f"{probe.name}_mean"}]
-    return {"behavior": rows, "item_scores": _item_rows(values)}
+    chance = float(prompts.facts.get("chance", {}).get(probe.name, np.nan))
+    rows = [
+        {"readout": readout, "is_accuracy": probe.is_accuracy, "chance": chance, **numbers_of(interval, clusters)}
+        for readout, interval in readouts_of(probe, values, clusters, seed).items()
+    ]
+    tables: dict[str, Rows] = {"behavior": rows, "item_scores": _item_rows(values)}
+    by_condition = curves_by_condition(probe, values, prompts, clusters, seed)
+    return tables | ({"curves": by_condition} if by_condition else {})
 
 
-def _behavior_row(readout: str, values: Array, clusters: Array | None, seed: int) -> dict[str, Any]:
-    interval = bootstrap_mean(values, seed=seed, clusters=clusters)
-    return {
-        "readout": readout,
-        "is_accuracy": False,
-        "chance": float("nan"),
-        **_numbers(interval, clusters),
-    }
-
-
-def _numbers(interval: Interval, clusters: Array | None) -> dict[str, Any]:
-    """A single number with its interval and what entered it."""
-    return {
-        "value": float(interval.estimate),
-        "ci_low": float(interval.low),
-        "ci_high": float(interval.high),
-        "n_items": int(interval.n_items),
-        "n_clusters": float(_n_clusters(interval, clusters)),
-    }
+def _gap_row(gap: Array, clusters: Array | None, seed: int) -> dict[str, Any]:
+    interval = bootstrap_mean(gap, seed=seed, clusters=clusters)
+    return {"readout": GAP, "is_accuracy": False, "chance": float("nan"), **numbers_of(interval, clusters)}
 
 
 def _done(probe: Probe, parameters: Mapping[str, Any]) -> tuple[str, str | None]:
@@ -134,7 +126,7 @@ def _effect_tables(
         "ci_high": interval.high.reshape(-1),
         **{name: column.reshape(-1) for name, column in normalised.items()},
         "n_items": interval.n_items.reshape(-1),
-        "n_clusters": _n_clusters(interval, clusters).reshape(-1),
+        "n_clusters": n_clusters_of(interval, clusters).reshape(-1),
     }
     return {
         "head_effects": rows,
@@ -163,7 +155,7 @@ def _control_rows(items: Mapping[str, Tensor], clusters: Array | None, seed: int
     """One row per k: the tested set's effect on the prompts that did not rank it, beside those of its controls."""
     sets = _array(items["set_effects"])
     interval = bootstrap_mean(sets, seed=seed, clusters=clusters)
-    n_clusters = _n_clusters(interval, clusters)
+    n_clusters = n_clusters_of(interval, clusters)
     rows = []
     for index, k in enumerate(items["k"].tolist()):
         drawn = int(items["n_draws"][index])
@@ -199,12 +191,6 @@ def _reliability(scores: Array, clusters: Array | None, seed: int) -> list[dict[
         "n_items": found.n_items,
     }
     return [row]
-
-
-def _n_clusters(interval: Interval, clusters: Array | None) -> Array:
-    """Clusters that entered each mean; NaN where every prompt stands for itself, and where none was measured."""
-    is_known = np.full(interval.n_clusters.shape, clusters is not None) & (interval.n_items > 0)
-    return np.where(is_known, interval.n_clusters.astype(np.float64), np.nan)
 
 
 def _indices(shape: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

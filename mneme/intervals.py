@@ -1,0 +1,55 @@
+"""Means of prompts with the interval that fits their values, and what entered them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mneme.probe import Probe
+from mneme.stats import Interval, bootstrap_mean, bootstrap_median, wilson
+
+Array = NDArray[np.float64]
+
+
+def mean_of(values: Array, clusters: Array | None, seed: int, *, is_share: bool = False) -> Interval:
+    """Mean over prompts of values [item ...]: bootstrapped, or Wilson's interval for shares of right or wrong answers.
+
+    Wilson's is taken where `is_share` says what the values are, all of them are 0 or 1, and no clusters tie prompts
+    together.
+    Source: METHODS 4
+    """
+    interval = bootstrap_mean(values, seed=seed, clusters=clusters)
+    present = values[~np.isnan(values)]
+    if not is_share or clusters is not None or not np.isin(present, (0.0, 1.0)).all():
+        return interval
+    right = np.nansum(values, axis=0).reshape(-1)
+    bounds = [wilson(int(each), int(n)) for each, n in zip(right, interval.n_items.reshape(-1), strict=True)]
+    low, high = np.array(bounds).T.reshape(2, *interval.estimate.shape)
+    return replace(interval, low=low, high=high)
+
+
+def readouts_of(probe: Probe, values: Array, clusters: Array | None, seed: int) -> dict[str, Interval]:
+    """The numbers that a behavior probe's items [item] become, by readout: their mean, or their median and the mean."""
+    mean = mean_of(values, clusters, seed, is_share=probe.is_accuracy)
+    if probe.group == "mean":
+        return {probe.name: mean}
+    return {probe.name: bootstrap_median(values, seed=seed, clusters=clusters), f"{probe.name}_mean": mean}
+
+
+def n_clusters_of(interval: Interval, clusters: Array | None) -> Array:
+    """Clusters that entered each mean; NaN where every prompt stands for itself, and where none was measured."""
+    is_known = np.full(interval.n_clusters.shape, clusters is not None) & (interval.n_items > 0)
+    return np.where(is_known, interval.n_clusters.astype(np.float64), np.nan)
+
+
+def numbers_of(interval: Interval, clusters: Array | None) -> dict[str, float | int]:
+    """A single number with its interval and what entered it, as columns of a row."""
+    return {
+        "value": float(interval.estimate),
+        "ci_low": float(interval.low),
+        "ci_high": float(interval.high),
+        "n_items": int(interval.n_items),
+        "n_clusters": float(n_clusters_of(interval, clusters)),
+    }
