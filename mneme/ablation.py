@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -17,7 +16,7 @@ from mneme.errors import BadInput
 from mneme.head_changes import HeadChanges, HeadSet, Replacement, run_changes
 from mneme.interception import AttentionCall
 from mneme.model import LanguageModel
-from mneme.patching import donor_heads
+from mneme.patching import donor_heads, position_of
 from mneme.progress import Progress, silent
 from mneme.readouts import Readout, as_readout
 from mneme.registry import near_names
@@ -33,19 +32,24 @@ def ablate_heads(  # noqa: PLR0913  the stable signature, plus what long sweeps 
     kind: AblationKind = "zero",
     reference: Tensor | Batch | None = None,
     *,
-    factor: float | None = None,
+    factor: float | Tensor | None = None,
+    positions: Tensor | str | int | None = None,
     progress: Progress = silent,
 ) -> Tensor:
-    """The readout of each prompt with one head ablated at all positions, for every head: [item layer head].
+    """The readout of each prompt with one head ablated, for every head: [item layer head].
 
     kind: `zero` Z := 0; `mean` Z := mean over the reference prompts, per position; `resample` Z := Z of the reference
     prompt of the same place (without a reference: of the next prompt); `uniform` attention := uniform over the keys
-    that the head may see; `scale` Z := factor * Z. The output projection's bias stays. Unit: the readout's.
-    Source: METHODS 3. Raises: BadInput for an unknown kind, a missing or unfitting reference, a bad readout;
-    NotApplicable for models outside the attention interface.
+    that the head may see; `scale` Z := factor * Z, with one factor, or [item layer head], that of each prompt and
+    head. The output projection's bias stays. Unit: the readout's.
+    positions: None = all; a position label, an index, or [item] int64, the one position that is ablated in each prompt.
+    Source: METHODS 3. Raises: BadInput for an unknown kind, a missing or unfitting reference, a position that does not
+    exist, a bad readout; NotApplicable for models outside the attention interface.
     """
     heads = [[(layer, head)] for layer in range(lm.n_layers) for head in range(lm.n_heads)]
-    found = ablate_head_sets(lm, ids, readout, heads, kind, reference, factor=factor, progress=progress)
+    found = ablate_head_sets(
+        lm, ids, readout, heads, kind, reference, factor=factor, positions=positions, progress=progress
+    )
     return found.reshape(-1, lm.n_layers, lm.n_heads)
 
 
@@ -58,20 +62,32 @@ def ablate_head_sets(  # noqa: PLR0913  the stable signature, plus what long swe
     kind: AblationKind = "zero",
     reference: Tensor | Batch | None = None,
     *,
-    factor: float | None = None,
+    factor: float | Tensor | None = None,
+    positions: Tensor | str | int | None = None,
     progress: Progress = silent,
 ) -> Tensor:
     """The readout of each prompt with all heads of a set ablated together, for every set of (layer, head): [item set].
 
-    An empty set leaves the model as it is. Kinds, source and errors as in `ablate_heads`.
+    An empty set leaves the model as it is. Kinds, positions, source and errors as in `ablate_heads`.
     """
     batch = lm.batch(ids)
     prepare = _preparation(lm, batch, kind, reference, factor)
-    return run_changes(lm, batch, as_readout(readout), HeadChanges(sets, prepare), progress)
+    places = None if positions is None else _places(batch, positions).expand(len(sets), -1)
+    return run_changes(lm, batch, as_readout(readout), HeadChanges(sets, prepare, places), progress)
+
+
+def _places(batch: Batch, positions: Tensor | str | int) -> Tensor:
+    """The one position that is ablated in each prompt: [item]."""
+    if not isinstance(positions, Tensor):
+        return position_of(batch, positions)
+    places = positions.to(batch.ids.device)
+    if places.shape != batch.lengths.shape or bool(((places < 0) | (places >= batch.lengths)).any()):
+        raise BadInput("ablated positions must be one position of each prompt, [item]")
+    return places
 
 
 def _preparation(
-    lm: LanguageModel, batch: Batch, kind: AblationKind, reference: Tensor | Batch | None, factor: float | None
+    lm: LanguageModel, batch: Batch, kind: AblationKind, reference: Tensor | Batch | None, factor: float | Tensor | None
 ) -> Callable[[Tensor], Replacement]:
     """What `HeadChanges` asks: for some items, by what their heads are replaced."""
     if kind not in get_args(AblationKind):
@@ -80,23 +96,28 @@ def _preparation(
         raise BadInput("ablation 'scale' needs a factor, and no other kind takes one")
     if kind == "resample":
         return _from_donors(lm, batch, reference)
+    if factor is not None:
+        return _from_factors(lm, batch, torch.as_tensor(factor, dtype=torch.float64))
     if kind == "mean":
-        replacement = _from_means(lm, batch, reference)
-    elif kind == "zero":
-        replacement = _zero
-    elif kind == "uniform":
-        replacement = _uniform
-    else:
-        replacement = partial(_scaled, factor=float(factor or 0.0))
-    return lambda _: replacement
+        means = _from_means(lm, batch, reference)
+        return lambda _: means
+    return lambda _: _zero if kind == "zero" else _uniform
 
 
 def _zero(_: AttentionCall, z: Tensor, __: Tensor) -> Tensor:
     return torch.zeros_like(z)
 
 
-def _scaled(_: AttentionCall, z: Tensor, __: Tensor, factor: float) -> Tensor:
-    return z * factor
+def _from_factors(lm: LanguageModel, batch: Batch, factor: Tensor) -> Callable[[Tensor], Replacement]:
+    wanted = (len(batch), lm.n_layers, lm.n_heads)
+    if factor.ndim and factor.shape != wanted:
+        raise BadInput(f"factors must be one number or [item layer head] {wanted}, not {tuple(factor.shape)}")
+    factors = factor.to(batch.ids.device).expand(wanted)
+
+    def prepare(items: Tensor) -> Replacement:
+        return lambda call, z, local: z * factors[items[local], call.layer][:, None, :, None].to(z)
+
+    return prepare
 
 
 def _uniform(call: AttentionCall, _: Tensor, __: Tensor) -> Tensor:

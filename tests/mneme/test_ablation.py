@@ -135,6 +135,35 @@ def test_scaling_by_one_changes_nothing_and_by_zero_is_zero_ablation() -> None:
     assert torch.equal(ablate_heads(lm, batch, difference(), "scale", factor=0.0), zero)
 
 
+@pytest.mark.parametrize("name", ["gpt2", "qwen2", "gpt_neox", "gemma2"])
+def test_factors_of_prompts_and_heads_at_one_position_equal_the_slow_reference(name: str) -> None:
+    lm, batch = model(name), prompts(padded=True)
+    factors = torch.randn(3, 3, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    last, items = batch.lengths - 1, torch.arange(3)
+    sets = [[(0, 1), (2, 3)], [(1, 0)], [(2, 2)]]
+    fast = ablate_head_sets(lm, batch, difference(), sets, "scale", factor=factors, positions=last)
+    for place, heads in enumerate(sets):
+
+        def change(layer: int, z: Tensor, heads: list[tuple[int, int]] = heads) -> Tensor:
+            for _, head in [each for each in heads if each[0] == layer]:
+                z[items, last, head] *= factors[:, layer, [head]]
+            return z
+
+        with references.changed_heads(lm, change):
+            slow = references.read(difference(), references.stock_logits(lm, batch), batch)
+        assert float((fast[:, place] - slow).abs().max()) <= tolerance(slow)
+    everywhere = ablate_head_sets(lm, batch, difference(), sets, "scale", factor=factors)
+    assert float((everywhere - fast).abs().max()) > 1e-3, "the other positions matter"
+
+
+def test_a_label_an_index_and_positions_name_the_same_place() -> None:
+    lm, batch = model("gpt2"), prompts()
+    labelled = Batch(batch.ids, batch.lengths, {"here": torch.full((3,), 4)})
+    by_label = ablate_heads(lm, labelled, difference(), positions="here")
+    assert torch.equal(by_label, ablate_heads(lm, batch, difference(), positions=4))
+    assert torch.equal(by_label, ablate_heads(lm, batch, difference(), positions=torch.full((3,), 4)))
+
+
 @pytest.mark.parametrize("kind", ["zero", "mean", "resample", "uniform"])
 @pytest.mark.parametrize("name", ["gpt2", "qwen2", "gpt_neox"])
 def test_a_set_over_several_layers_equals_the_slow_reference(name: str, kind: AblationKind) -> None:
@@ -258,6 +287,12 @@ def test_bad_questions_are_refused_in_one_sentence() -> None:
         ablate_head_sets(lm, batch, difference(), [[(0, 9)]])
     with pytest.raises(BadInput, match="answers for 2 prompts, not 3"):
         ablate_heads(lm, batch, difference(2))
+    with pytest.raises(BadInput, match="one position of each prompt"):
+        ablate_heads(lm, batch, difference(), positions=torch.tensor([1, 2, 9]))
+    with pytest.raises(BadInput, match="position label 'end' is unknown"):
+        ablate_heads(lm, batch, difference(), positions="end")
+    with pytest.raises(BadInput, match="factors must be one number or"):
+        ablate_heads(lm, batch, difference(), "scale", factor=torch.ones(3))
     with pytest.raises(BadInput, match="NaN or infinity"):
         ablate_heads(lm, batch, lambda logits: logits[:, 0] * torch.nan)  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="not one number per row"):
