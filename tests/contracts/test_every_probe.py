@@ -47,6 +47,8 @@ def prompts(lm):
     ids = torch.cat([torch.zeros(ITEMS, 1, dtype=torch.int64), body, body], dim=1)
     starts = {"list1": 1, "list2": 1 + PERIOD}
     labels = {f"{name}_{j}": torch.full((ITEMS,), at + j) for name, at in starts.items() for j in range(PERIOD)}
+    asked = {"key": 4, "value": 5, "value_next": 6, "question_first": 2 * PERIOD - 1, "question": 2 * PERIOD}
+    labels |= {name: torch.full((ITEMS,), at) for name, at in asked.items()}
     with torch.no_grad():
         moved = lm.hf(ids).logits[:, -1] - lm.hf(ids.flip(0)).logits[:, -1]
     return Promptset(
