@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from mneme.errors import NotApplicable
+from mneme.list_surprisal import LEAST_BITS, LISTS, mean_bits, noun_bits, noun_places
 from mneme.probe import probe
 from mneme.promptset import Promptset
 from mneme.scores import TokenScores
-
-LEAST_BITS = 1.0
 
 
 @probe(
@@ -33,21 +29,10 @@ def repeat_surprisal(scores: TokenScores, prompts: Promptset) -> Tensor:
     Unit:   percent of the first surprisal; the group value is the median over lists, with the mean beside it
     Range:  0 .. ; 100 where list 1 did not help, above it where list 1 misled. NaN where list 1 surprises by less than
             one bit a noun: there is nothing to remember
-    Raises: NotApplicable without the labels list1_0, list2_0, ... (promptset `verbatim_list` with `ends: full`)
+    Raises: NotApplicable without the labels list1_0, list2_0, ... (`verbatim_list` with `ends: full`, `noun_list_grid`)
     Source: METHODS 9 (ratio of means within a list, median over lists)
     """
-    first, second = (_mean_bits(scores, prompts, name) for name in ("list1", "list2"))
+    first, second = (
+        mean_bits(noun_bits(scores.log_prob, noun_places(prompts, name, "repeat_surprisal"))) for name in LISTS
+    )
     return (100 * second / first).masked_fill(first < LEAST_BITS, torch.nan)
-
-
-def _mean_bits(scores: TokenScores, prompts: Promptset, name: str) -> Tensor:
-    """Mean surprisal of the nouns of a list but the first: [item], bits."""
-    labels = prompts.clean.labels
-    n_nouns = next(number for number in range(len(labels) + 1) if f"{name}_{number}" not in labels)
-    if n_nouns < 2:
-        raise NotApplicable(
-            f"repeat_surprisal needs two lists of named nouns, and this promptset does not name those of {name}: "
-            "use verbatim_list with ends: full"
-        )
-    places = torch.stack([labels[f"{name}_{number}"] for number in range(1, n_nouns)], dim=1)
-    return -scores.log_prob.gather(1, places - 1).mean(dim=1) / math.log(2)
