@@ -9,7 +9,17 @@ from storage.entries import Entries
 from storage.home import Home
 from storage.rows import rows, trial_starting_with
 
-_TABLES = ("item_scores", "head_scores", "head_effects", "behavior", "controls", "reliability")
+_TABLES = (
+    "item_scores",
+    "head_scores",
+    "head_effects",
+    "behavior",
+    "controls",
+    "curves",
+    "curve_items",
+    "item_conditions",
+    "reliability",
+)
 
 
 def dossier(home: Home, start: str) -> str:

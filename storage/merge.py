@@ -74,7 +74,7 @@ def has_our_tables(connection: duckdb.DuckDBPyConnection) -> bool:
 
 
 def _tables_hash() -> str:
-    return sha256_file(Path(__file__).with_name("tables.py"))
+    return "".join(sha256_file(Path(__file__).with_name(name)) for name in ("tables.py", "columns.py"))
 
 
 def get_meta(connection: duckdb.DuckDBPyConnection, name: str) -> str | None:

@@ -1,72 +1,31 @@
 """What a row of each raw table must be: names, types, ranges and keys, checked before anything is stored.
 
 NULL means not measured; NaN becomes NULL where NULL is allowed, and an infinite number is always refused. Only this
-module and `validating` import pandera.
+module, `columns` and `validating` import pandera.
 """
 
 from __future__ import annotations
 
-import json
-
 import pandera.polars as pa
 import polars as pl
 
-LEVELS = ["head", "behavior", "intervention"]
+from storage.columns import (
+    cluster_count,
+    count,
+    flag,
+    json_text,
+    number,
+    optional_text,
+    ordered,
+    place,
+    seed,
+    table,
+    text,
+    utc_time,
+)
+
+LEVELS = ["head", "behavior", "intervention", "curve"]
 STATUSES = ["delivered", "failed", "not_applicable"]
-UTC_TIME = pl.Datetime("us", "UTC")
-
-
-def _text(values: list[str] | None = None) -> pa.Column:
-    """Text that is never empty."""
-    check = pa.Check.isin(values) if values else pa.Check.str_length(min_value=1)
-    return pa.Column(pl.String, check)
-
-
-def _optional_text(values: list[str] | None = None) -> pa.Column:
-    return pa.Column(pl.String, pa.Check.isin(values) if values else None, nullable=True)
-
-
-def _json() -> pa.Column:
-    return pa.Column(pl.String, pa.Check(_all_json, error="valid JSON"))
-
-
-def _flag() -> pa.Column:
-    return pa.Column(pl.Boolean)
-
-
-def _time() -> pa.Column:
-    return pa.Column(UTC_TIME)
-
-
-def _count(least: int = 0, *, nullable: bool = False) -> pa.Column:
-    """A whole number from `least` on: a count, or an index along an axis."""
-    return pa.Column(pl.Int64, pa.Check.ge(least), nullable=nullable)
-
-
-def _clusters() -> pa.Column:
-    """How many clusters of prompts entered; NULL where prompts are not clustered or none was measured, never 0."""
-    return _count(1, nullable=True)
-
-
-def _seed() -> pa.Column:
-    """A seed; NULL where nothing was drawn at random."""
-    return pa.Column(pl.Int64, nullable=True)
-
-
-def _number(low: float | None = None, high: float | None = None) -> pa.Column:
-    """A measured number within closed bounds; NULL where it could not be measured."""
-    checks = [pa.Check.ge(low)] if low is not None else []
-    checks += [pa.Check.le(high)] if high is not None else []
-    return pa.Column(pl.Float64, checks, nullable=True)
-
-
-def _ordered(low: str, high: str) -> pa.Check:
-    """`low <= high` in every row that has both."""
-
-    def holds(data: pa.PolarsData) -> pl.LazyFrame:
-        return data.lazyframe.select((pl.col(low) <= pl.col(high)).fill_null(True))
-
-    return pa.Check(holds, error=f"{low} <= {high}")
 
 
 def _error_fits_status(data: pa.PolarsData) -> pl.LazyFrame:
@@ -81,213 +40,226 @@ def _accuracy_is_a_share(data: pa.PolarsData) -> pl.LazyFrame:
     return data.lazyframe.select(~pl.col("is_accuracy") | pl.col("value").is_between(0, 1).fill_null(True))
 
 
-def _all_json(data: pa.PolarsData) -> pl.LazyFrame:
-    return data.lazyframe.select(pl.col(data.key).map_elements(_is_json, return_dtype=pl.Boolean))
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _table(key: list[str], *checks: pa.Check, **columns: pa.Column) -> pa.DataFrameSchema:
-    """A table of exactly these columns, one row per key; nothing is converted while it is checked."""
-    return pa.DataFrameSchema(columns, checks=list(checks), unique=key, strict=True, coerce=False)
-
-
-_INTERVAL = _ordered("ci_low", "ci_high")
+_INTERVAL = ordered("ci_low", "ci_high")
 
 TABLES: dict[str, pa.DataFrameSchema] = {
-    "trials": _table(
+    "trials": table(
         ["delivery_id"],
-        _ordered("low", "high"),
+        ordered("low", "high"),
         pa.Check(_error_fits_status, error="an error exactly where the status is not delivered"),
-        delivery_id=_text(),
-        trial_id=_text(),
-        model=_text(),
-        model_seed=_seed(),
-        step=_count(nullable=True),
-        promptset=_text(),
-        promptset_seed=_seed(),
-        is_control=_flag(),
-        baseline=_optional_text(["untrained", "bigram"]),
-        probe=_text(),
-        variant=_text(),
-        probe_seed=_seed(),
-        level=_text(LEVELS),
-        unit=_text(),
-        low=_number(),
-        high=_number(),
-        status=_text(STATUSES),
-        error=_optional_text(),
-        delivered_at=_time(),
-        seconds=_number(low=0),
-        forwards=_count(nullable=True),
-        device=_optional_text(),
-        dtype=_optional_text(),
-        code=_optional_text(),
-        versions=_json(),
-        identity=_json(),
-        spec=_json(),
+        delivery_id=text(),
+        trial_id=text(),
+        model=text(),
+        model_seed=seed(),
+        step=count(nullable=True),
+        promptset=text(),
+        promptset_seed=seed(),
+        is_control=flag(),
+        baseline=optional_text(["untrained", "bigram"]),
+        probe=text(),
+        variant=text(),
+        probe_seed=seed(),
+        level=text(LEVELS),
+        unit=text(),
+        low=number(),
+        high=number(),
+        status=text(STATUSES),
+        error=optional_text(),
+        delivered_at=utc_time(),
+        seconds=number(low=0),
+        forwards=count(nullable=True),
+        device=optional_text(),
+        dtype=optional_text(),
+        code=optional_text(),
+        versions=json_text(),
+        identity=json_text(),
+        spec=json_text(),
     ),
-    "answers": _table(
+    "answers": table(
         ["study", "trial_id"],
-        study=_text(),
-        trial_id=_text(),
-        delivery_id=_text(),
-        answered_at=_time(),
-        previous_delivery_id=_optional_text(),  # NULL where nothing was delivered before, or the same
+        study=text(),
+        trial_id=text(),
+        delivery_id=text(),
+        answered_at=utc_time(),
+        previous_delivery_id=optional_text(),  # NULL where nothing was delivered before, or the same
     ),
-    "item_scores": _table(  # layer and head are NULL where the model as a whole is measured
+    "item_scores": table(  # layer and head are NULL where the model as a whole is measured
         ["delivery_id", "layer", "head", "item"],
-        delivery_id=_text(),
-        layer=_count(nullable=True),
-        head=_count(nullable=True),
-        item=_count(),
-        value=_number(),
+        delivery_id=text(),
+        layer=count(nullable=True),
+        head=count(nullable=True),
+        item=count(),
+        value=number(),
     ),
-    "head_scores": _table(
+    "head_scores": table(
         ["delivery_id", "layer", "head"],
         _INTERVAL,
-        delivery_id=_text(),
-        layer=_count(),
-        head=_count(),
-        score=_number(),
-        ci_low=_number(),
-        ci_high=_number(),
-        n_items=_count(nullable=True),  # NULL where the weights alone were read
-        n_clusters=_clusters(),
+        delivery_id=text(),
+        layer=count(),
+        head=count(),
+        score=number(),
+        ci_low=number(),
+        ci_high=number(),
+        n_items=count(nullable=True),  # NULL where the weights alone were read
+        n_clusters=cluster_count(),
     ),
-    "head_effects": _table(
+    "head_effects": table(
         ["delivery_id", "layer", "head", "position_label"],
         _INTERVAL,
-        _ordered("normalised_low", "normalised_high"),
-        delivery_id=_text(),
-        intervention=_text(),
-        layer=_count(),
-        head=_count(),
-        position_label=_optional_text(),
-        effect=_number(),
-        ci_low=_number(),
-        ci_high=_number(),
-        normalised_effect=_number(),
-        normalised_low=_number(),
-        normalised_high=_number(),
-        n_items=_count(),
-        n_clusters=_clusters(),
+        ordered("normalised_low", "normalised_high"),
+        delivery_id=text(),
+        intervention=text(),
+        layer=count(),
+        head=count(),
+        position_label=optional_text(),
+        effect=number(),
+        ci_low=number(),
+        ci_high=number(),
+        normalised_effect=number(),
+        normalised_low=number(),
+        normalised_high=number(),
+        n_items=count(),
+        n_clusters=cluster_count(),
     ),
-    "behavior": _table(
+    "behavior": table(
         ["delivery_id", "readout"],
         _INTERVAL,
         pa.Check(_accuracy_is_a_share, error="an accuracy between 0 and 1"),
-        delivery_id=_text(),
-        readout=_text(),
-        value=_number(),
-        is_accuracy=_flag(),
-        ci_low=_number(),
-        ci_high=_number(),
-        chance=_number(),
-        n_items=_count(),
-        n_clusters=_clusters(),
+        delivery_id=text(),
+        readout=text(),
+        value=number(),
+        is_accuracy=flag(),
+        ci_low=number(),
+        ci_high=number(),
+        chance=number(),
+        n_items=count(),
+        n_clusters=cluster_count(),
     ),
-    "controls": _table(
+    "controls": table(
         ["delivery_id", "k"],
         _INTERVAL,
-        _ordered("control_low", "control_high"),
-        delivery_id=_text(),
-        k=_count(1),
-        value=_number(),
-        ci_low=_number(),
-        ci_high=_number(),
-        control_mean=_number(),
-        control_low=_number(),
-        control_high=_number(),
-        n_draws=_count(nullable=True),
-        n_distinct=_count(nullable=True),
-        p_value=_number(0, 1),
-        n_items=_count(),
-        n_clusters=_clusters(),
+        ordered("control_low", "control_high"),
+        delivery_id=text(),
+        k=count(1),
+        value=number(),
+        ci_low=number(),
+        ci_high=number(),
+        control_mean=number(),
+        control_low=number(),
+        control_high=number(),
+        n_draws=count(nullable=True),
+        n_distinct=count(nullable=True),
+        p_value=number(0, 1),
+        n_items=count(),
+        n_clusters=cluster_count(),
     ),
-    "reliability": _table(
+    "curves": table(
+        ["delivery_id", "measure", "x_name", "x"],
+        _INTERVAL,
+        delivery_id=text(),
+        measure=text(),
+        x_name=text(),
+        x=place(),
+        value=number(),
+        ci_low=number(),
+        ci_high=number(),
+        n_items=count(),
+        n_clusters=cluster_count(),
+        unit=text(),  # a probe's curves may differ in it
+    ),
+    "curve_items": table(
+        ["delivery_id", "measure", "x_name", "x", "item"],
+        delivery_id=text(),
+        measure=text(),
+        x_name=text(),
+        x=place(),
+        item=count(),
+        value=number(),
+    ),
+    "item_conditions": table(
+        ["delivery_id", "item", "condition"],
+        delivery_id=text(),
+        item=count(),
+        condition=text(),
+        value=number(),
+    ),
+    "reliability": table(
         ["delivery_id"],
-        delivery_id=_text(),
-        split_half=_number(-1, 1),
-        spearman_brown=_number(high=1),
-        top_k=_count(1, nullable=True),
-        top_k_jaccard=_number(0, 1),
-        n_items=_count(),
+        delivery_id=text(),
+        split_half=number(-1, 1),
+        spearman_brown=number(high=1),
+        top_k=count(1, nullable=True),
+        top_k_jaccard=number(0, 1),
+        n_items=count(),
     ),
-    "comparisons": _table(
+    "comparisons": table(
         ["study", "claim"],
         _INTERVAL,
         pa.Check(_reason_fits_verdict, error="a reason exactly where the claim does not hold"),
-        comparison_id=_text(),
-        study=_text(),
-        claim=_text(),
+        comparison_id=text(),
+        study=text(),
+        claim=text(),
         description=pa.Column(pl.String),
-        expected=_text(["above", "below", "within"]),
-        found=_number(),
-        control=_number(),
-        difference=_number(),
-        ci_low=_number(),
-        ci_high=_number(),
-        n=_count(),
-        verdict=_text(["holds", "does not hold", "cannot be tested"]),
-        reason=_optional_text(),
-        level=_number(0, 1),
-        margin=_number(0),
-        least_n=_count(2),
-        unit=_text(),
-        found_sql=_text(),
-        control_sql=_optional_text(),
+        expected=text(["above", "below", "within"]),
+        found=number(),
+        control=number(),
+        difference=number(),
+        ci_low=number(),
+        ci_high=number(),
+        n=count(),
+        verdict=text(["holds", "does not hold", "cannot be tested"]),
+        reason=optional_text(),
+        level=number(0, 1),
+        margin=number(0),
+        least_n=count(2),
+        unit=text(),
+        found_sql=text(),
+        control_sql=optional_text(),
     ),
-    "phase_changes": _table(  # promptset and probe are NULL where the training itself measured
+    "phase_changes": table(  # promptset and probe are NULL where the training itself measured
         ["study", "model", "model_seed", "promptset", "promptset_seed", "probe", "variant", "measure"],
-        _ordered("t50_low", "t50_high"),
-        comparison_id=_text(),
-        study=_text(),
-        model=_text(),
-        model_seed=_seed(),
-        promptset=_optional_text(),
-        promptset_seed=_seed(),
-        probe=_optional_text(),
-        variant=_text(),
-        measure=_text(),
-        t50=_number(0),
-        t50_low=_number(0),
-        t50_high=_number(0),
-        width=_number(0),
-        rise=_number(),
-        bic_gain=_number(),
-        n_steps=_count(1),
-        verdict=_text(["phase change", "none"]),
+        ordered("t50_low", "t50_high"),
+        comparison_id=text(),
+        study=text(),
+        model=text(),
+        model_seed=seed(),
+        promptset=optional_text(),
+        promptset_seed=seed(),
+        probe=optional_text(),
+        variant=text(),
+        measure=text(),
+        t50=number(0),
+        t50_low=number(0),
+        t50_high=number(0),
+        width=number(0),
+        rise=number(),
+        bic_gain=number(),
+        n_steps=count(1),
+        verdict=text(["phase change", "none"]),
     ),
-    "training": _table(
+    "training": table(
         ["training_id", "step", "measure"],
         _INTERVAL,
-        training_id=_text(),
-        model=_text(),
-        model_seed=_seed(),
-        step=_count(),
-        measure=_text(),
-        value=_number(),
-        unit=_text(),
-        ci_low=_number(),
-        ci_high=_number(),
-        n_items=_count(nullable=True),
+        training_id=text(),
+        model=text(),
+        model_seed=seed(),
+        step=count(),
+        measure=text(),
+        value=number(),
+        unit=text(),
+        ci_low=number(),
+        ci_high=number(),
+        n_items=count(nullable=True),
     ),
-    "recordings": _table(
+    "recordings": table(
         ["study", "model", "model_seed", "promptset", "promptset_seed"],
-        study=_text(),
-        model=_text(),
-        model_seed=_seed(),
-        promptset=_text(),
-        promptset_seed=_seed(),
-        mlflow_run_id=_text(),
-        recorded_at=_time(),
+        study=text(),
+        model=text(),
+        model_seed=seed(),
+        promptset=text(),
+        promptset_seed=seed(),
+        mlflow_run_id=text(),
+        recorded_at=utc_time(),
     ),
 }
 

@@ -75,7 +75,7 @@ def measure_parts(trial: TrialSpec, run: Parts, ranking: str | None) -> Parts:
     return {
         "probe": trial.probe,
         "parameters": trial.parameters,
-        "probe_seed": trial.probe_seed if is_intervention(trial) or reads_weights(trial) else None,
+        "probe_seed": trial.probe_seed if is_given_a_seed(trial) else None,
         "ranking": ranking,
         **{name: part for name, part in run.items() if name != "promptset" or not reads_weights(trial)},
         **_code([member_module("probe", trial.probe), "mneme.measuring"]),
@@ -87,9 +87,9 @@ def delivery_parts(trial: TrialSpec, measure: Parts) -> Parts:
     return {**measure, "asked": trial.trial_id, "probe_seed": trial.probe_seed, **_code(["mneme.summaries"])}
 
 
-def is_intervention(trial: TrialSpec) -> bool:
-    """Whether the trial's probe runs the model itself."""
-    return bool(declared_facts("probe", trial.probe)["level"] == "intervention")
+def is_given_a_seed(trial: TrialSpec) -> bool:
+    """Whether the trial's probe draws at random: interventions, curves, and what reads the weights."""
+    return declared_facts("probe", trial.probe)["level"] in ("intervention", "curve") or reads_weights(trial)
 
 
 def reads_weights(trial: TrialSpec) -> bool:

@@ -92,6 +92,7 @@ def fill(home: Home, study: str = "example") -> None:
             _deliver_behavior(lake, study, draw, about)
         about = {"model": model, "promptset": "repeated_tokens"}
         _deliver_ablation(lake, study, draw, about, (n_layers, n_heads))
+        _deliver_lens(lake, study, about)
         row = about | {"model_seed": 0, "promptset_seed": 0, "study": study, "recorded_at": NOON}
         lake.deliver("recordings", f"{study}-{model}", pl.DataFrame([row | {"mlflow_run_id": f"run-{model}"}]))
     _deliver_dynamics(lake, study, draw)
@@ -245,6 +246,31 @@ def _deliver_behavior(lake: Lake, study: str, draw: random.Random, about: dict[s
         delivery_id = _answer(lake, study, about | facts)
         row = {"readout": probe, "value": value, "is_accuracy": unit == "fraction", "chance": chance}
         lake.deliver("behavior", delivery_id, _with_id(delivery_id, [row | _interval(value)]))
+        by_depth = [curve_row(probe, "depth", x, unit=unit, value=value) | _interval(value) for x in (0.0, 0.5, 1.0)]
+        lake.deliver("curves", delivery_id, _with_id(delivery_id, by_depth))
+        depths = [{"item": item, "condition": "depth", "value": item / 2} for item in range(3)]
+        lake.deliver("item_conditions", delivery_id, _with_id(delivery_id, depths))
+
+
+def curve_row(measure: str, x_name: str, x: float, **changes: Any) -> dict[str, Any]:
+    """A point of a curve, without its delivery; `changes` replace columns."""
+    row = {"measure": measure, "x_name": x_name, "x": x, "unit": "fraction", "value": 0.5} | _interval(0.5)
+    assert changes.keys() <= row.keys()
+    return row | changes
+
+
+def _deliver_lens(lake: Lake, study: str, about: dict[str, Any]) -> None:
+    facts = {"level": "curve", "unit": "rank", "low": 1.0, "high": None, "probe": "logit_lens"}
+    delivery_id = _answer(lake, study, about | facts)
+    points = [("answer_rank", "rank", 8.0, 2.0), ("answer_probability", "probability", 0.1, 0.6)]
+    rows, items = [], []
+    for measure, unit, first, last in points:
+        for layer, value in enumerate((first, float("nan"), last)):
+            rows.append(curve_row(measure, "layer", float(layer), unit=unit, value=value) | _interval(value))
+            at = {"measure": measure, "x_name": "layer", "x": float(layer)}
+            items += [at | {"item": item, "value": value} for item in range(3)]
+    lake.deliver("curves", delivery_id, _with_id(delivery_id, rows))
+    lake.deliver("curve_items", delivery_id, _with_id(delivery_id, items))
 
 
 def _deliver_ablation(

@@ -40,6 +40,9 @@ FIRST = {
     " reason level margin least_n unit found_sql control_sql",
     "phase_changes": "comparison_id study model model_seed promptset promptset_seed probe variant measure t50 t50_low"
     " t50_high width rise bic_gain n_steps verdict",
+    "curves": "delivery_id measure x_name x value ci_low ci_high n_items n_clusters unit",
+    "curve_items": "delivery_id measure x_name x item value",
+    "item_conditions": "delivery_id item condition value",
     "training": "training_id model model_seed step measure value unit ci_low ci_high n_items",
     "recordings": "study model model_seed promptset promptset_seed mlflow_run_id recorded_at",
 }

@@ -28,6 +28,8 @@ DESIGNED = {
     "head_effects": "intervention layer head position_label effect ci_low ci_high n_items",
     "behavior": "readout accuracy ci_low ci_high chance n_items",
     "controls": "probe k value control_mean control_low control_high n_draws n_distinct p_value",
+    "curves": "probe measure x_name x value ci_low ci_high n_items",
+    "curve_items": "probe measure x_name x item value",
     "reliability": "probe split_half spearman_brown top_k_jaccard",
     "study_trials": "study probe",
     "drift": "study probe measure layer head position_label k previous_value previous_low previous_high value ci_low"

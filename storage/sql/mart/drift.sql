@@ -11,6 +11,8 @@ behavior as (select * from stg.behavior),
 
 controls as (select * from stg.controls),
 
+curves as (select * from stg.curves),
+
 pairs as (
     select
         a.study,
@@ -21,7 +23,6 @@ pairs as (
         t.promptset_seed,
         t.variant,
         t.trial_id,
-        t.unit,
         t.probe,
         t.is_control,
         t.step,
@@ -73,7 +74,8 @@ quantities as (
         null::bigint as k,
         s.score as value,
         s.ci_low,
-        s.ci_high
+        s.ci_high,
+        s.unit
     from head_scores as s
     union all
     select
@@ -85,7 +87,8 @@ quantities as (
         null::bigint as k,
         e.effect as value,
         e.ci_low,
-        e.ci_high
+        e.ci_high,
+        e.unit
     from head_effects as e
     union all
     select
@@ -97,7 +100,8 @@ quantities as (
         null::bigint as k,
         b.value,
         b.ci_low,
-        b.ci_high
+        b.ci_high,
+        b.unit
     from behavior as b
     union all
     select
@@ -109,8 +113,22 @@ quantities as (
         c.k,
         c.value,
         c.ci_low,
-        c.ci_high
+        c.ci_high,
+        c.unit
     from controls as c
+    union all
+    select
+        u.delivery_id,
+        u.measure || ' at ' || u.x_name || ' ' || u.x::varchar as measure,
+        null::bigint as layer,
+        null::bigint as head,
+        null::varchar as position_label,
+        null::bigint as k,
+        u.value,
+        u.ci_low,
+        u.ci_high,
+        u.unit
+    from curves as u
 ),
 
 compared as (
@@ -121,7 +139,7 @@ compared as (
         q.promptset_seed,
         q.variant,
         q.trial_id,
-        q.unit,
+        n.unit,
         q.study,
         q.probe,
         n.measure,
