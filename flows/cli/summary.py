@@ -6,7 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -33,6 +33,12 @@ _BEHAVIOR = """
     where list_contains(?, trial_id)
     order by model, model_seed, promptset, promptset_seed, readout
 """
+_CURVES = """
+    select *
+    from mart.curves
+    where list_contains(?, trial_id) and trial_id in (select trial_id from mart.trials where level = 'curve')
+    order by model, model_seed, promptset, promptset_seed, probe, variant, measure, x
+"""
 _CLAIMS = "select * from mart.comparisons where study = ? order by claim"
 _LEARNT = """
     select *
@@ -40,6 +46,7 @@ _LEARNT = """
     where list_contains(?, trial_id) and best_baseline is not null
     order by promptset, promptset_seed, model, model_seed
 """
+Key = TypeVar("Key")
 _MOST_TABLES = 6
 _MARKS = {True: "learnt", False: "not", None: "unknown"}
 NEXT = "select * from mart.head_ranking where probe = 'induction' order by rank limit 5"
@@ -55,6 +62,8 @@ def print_summary(home: Home, outcome: dict[str, Any], seconds: float) -> None:
     title = "harm of removing the top k heads, beside as many random heads of the same layers"
     _print(out, title, rows(home, _EFFECTS, asked), _effects)
     _print(out, "behavior, mean over prompts [95% interval]", behavior, _behavior)
+    title = "curves, mean over prompts [95% interval] at the first and the last point"
+    _print(out, title, rows(home, _CURVES, asked), _curves)
     if learnt:
         out.print("\nlearnt behaviors: accuracy beside chance and the best baseline; one entry a seed", style="bold")
         out.print(_learnt(learnt))
@@ -94,6 +103,15 @@ def _behavior(found: list[dict[str, Any]]) -> Table:
     for each in found:
         numbers = [_value(each, "value"), _number(each["chance"]), str(each["n_items"])]
         shown.add_row(each["readout"], *numbers, each["unit"])
+    return shown
+
+
+def _curves(found: list[dict[str, Any]]) -> Table:
+    shown = table("probe", "curve", "axis", "points", "first", "last", "n", "unit")
+    for (probe, measure), points in _grouped(found, lambda row: (_probe(row), str(row["measure"]))).items():
+        first, last = points[0], points[-1]
+        ends = [f"{_number(each['x'])}: {_value(each, 'value')}" for each in (first, last)]
+        shown.add_row(probe, measure, first["x_name"], str(len(points)), *ends, str(first["n_items"]), first["unit"])
     return shown
 
 
@@ -141,8 +159,8 @@ def _print(
         out.print(f"... and {len(groups) - _MOST_TABLES} more models and promptsets: ask in SQL, or see the report")
 
 
-def _grouped(found: list[dict[str, Any]], name: Callable[[dict[str, Any]], str]) -> dict[str, list[dict[str, Any]]]:
-    groups: dict[str, list[dict[str, Any]]] = {}
+def _grouped(found: list[dict[str, Any]], name: Callable[[dict[str, Any]], Key]) -> dict[Key, list[dict[str, Any]]]:
+    groups: dict[Key, list[dict[str, Any]]] = {}
     for each in found:
         groups.setdefault(name(each), []).append(each)
     return groups
