@@ -168,17 +168,22 @@ def _value_weights(lm: LanguageModel, layer: int, part: LayerParts) -> Tensor:
 
 
 def _values_of(lm: LanguageModel, layer: int, states: Tensor) -> Tensor:
-    """Values of hidden states [n d_model] that enter a layer, each a prompt of one token: [kv_head n width]."""
-    found: list[Tensor] = []
+    """Values of hidden states [n d_model] that enter a layer: [kv_head n width]."""
+    return widened(call_of_states(lm, layer, states).value[:, :, 0].transpose(0, 1))
+
+
+def call_of_states(lm: LanguageModel, layer: int, states: Tensor) -> AttentionCall:
+    """The attention call of a layer that hidden states [n d_model] enter, each a prompt of one token at position 0."""
+    found: list[AttentionCall] = []
 
     def take(call: AttentionCall) -> Tensor:
-        found.append(call.value[:, :, 0].transpose(0, 1))
+        found.append(call)
         raise Enough
 
     ids = torch.zeros(len(states), 1, dtype=torch.int64, device=states.device)
     with suppress(Enough):
         restart(lm, Restart(layer, ids, states[:, None], handler=take))
-    return widened(found[0])
+    return found[0]
 
 
 def _gained(unembed: Tensor, norm: nn.Module) -> Tensor:
