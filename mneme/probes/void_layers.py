@@ -10,8 +10,8 @@ from torch import Tensor
 from mneme.arguments import whole_number
 from mneme.batch import Batch
 from mneme.capturing import Trace
-from mneme.continuation import continued
 from mneme.curve import Curve
+from mneme.greedy import decode_greedily
 from mneme.layer_skipping import check_depth, norm_changes, relative_changes, turns, void_layers_of
 from mneme.model import LanguageModel
 from mneme.probe import probe
@@ -55,17 +55,17 @@ def void_layers(
     void_...: share of tokens; relative_change_...: ||h_(l+1) - h_l|| / ||h_l||, mean over tokens, which sees a rotation
             that leaves the norm alone; block_influence_...: 1 - cos(h_l, h_(l+1)), mean over tokens
     ..._in_prompt: the tokens of the prompt, the first token in front left out; ..._in_response: `n_response` tokens
-            that the model generates greedily after it; NaN where n_response is 0
+            that the model generates greedily after it, fewer where the context ends; NaN where there is none
     Range:  shares 0 .. 1; the first layer is never void
     Raises: BadInput for an alpha outside (0, 1]; NotApplicable for models of fewer than 4 layers, prompts of one token
-            and prompts that leave no room for the response.
+            and models that cannot be decoded step by step.
     Source: METHODS 19f (per-token definition, threshold over the deltas up to and including l)
     """
     check_depth(lm, "void_layers")
     void_layers_of(torch.zeros(1, 2), alpha)
     n_response = whole_number("void_layers.n_response", n_response, 0)
     batch = lm.batch(prompts.clean)
-    both = continued(lm, batch, n_response) if n_response else batch
+    both = _continued(lm, batch, n_response) if n_response else batch
     offset = int(prompts.facts.get("offset", 0))
     labelled = replace(both, labels={"begins": batch.lengths - 1})
 
@@ -81,6 +81,20 @@ def void_layers(
     found = over_prompts(lm, replace(prompts, clean=labelled, corrupt=None), ["residual"], measure, progress)
     names = [f"{measure}_in_{phase}" for phase in ("prompt", "response") for measure in _MEASURES]
     return {name: by_layer(found[:, place]) for place, name in enumerate(names)}
+
+
+def _continued(lm: LanguageModel, batch: Batch, n_response: int) -> Batch:
+    """Each prompt with what the model says next, as far as the context goes."""
+    said = decode_greedily(lm, batch, n_response, lambda _: False)
+    n_said = (said >= 0).sum(dim=1)
+    lengths = batch.lengths + n_said
+    if lm.context is not None:
+        lengths = lengths.clamp(max=lm.context)
+    ids = torch.nn.functional.pad(batch.ids, (0, int(lengths.max()) - batch.ids.shape[1]))
+    for step in range(n_response):
+        items = torch.nonzero(batch.lengths + step < lengths)[:, 0]
+        ids[items, batch.lengths[items] + step] = said[items, step]
+    return Batch(ids, lengths)
 
 
 def _mean(values: Tensor, chosen: Tensor) -> Tensor:
