@@ -137,14 +137,20 @@ def _from_means(lm: LanguageModel, batch: Batch, reference: Tensor | Batch | Non
         raise BadInput(
             "mean ablation: no reference prompt is as long as the longest prompt, so some positions have no mean"
         )
-    total, count = torch.zeros(()), given.padding.sum(dim=0)
-    size = items_per_forward(lm, given.ids.shape[1])
-    for start in range(0, len(given), size):
-        part = given.select(slice(start, start + size))
-        z = capture(lm, part, ["z"])["z"] * part.padding[:, None, None, :, None]
-        total = total + torch.nn.functional.pad(z.sum(dim=0), (0, 0, 0, given.ids.shape[1] - z.shape[3]))
-    means = (total / count[:, None]).transpose(1, 2)
+    means = mean_z(lm, given).transpose(1, 2)
     return lambda call, z, _: means[call.layer][call.first_query : call.key.shape[2]].expand_as(z)
+
+
+@torch.no_grad()
+def mean_z(lm: LanguageModel, reference: Batch) -> Tensor:
+    """Z of every head, mean over the reference prompts that have a position: [layer head position width]."""
+    total, count = torch.zeros(()), reference.padding.sum(dim=0)
+    size = items_per_forward(lm, reference.ids.shape[1])
+    for start in range(0, len(reference), size):
+        part = reference.select(slice(start, start + size))
+        z = capture(lm, part, ["z"])["z"] * part.padding[:, None, None, :, None]
+        total = total + torch.nn.functional.pad(z.sum(dim=0), (0, 0, 0, reference.ids.shape[1] - z.shape[3]))
+    return total / count[:, None]
 
 
 def _from_donors(lm: LanguageModel, batch: Batch, reference: Tensor | Batch | None) -> Callable[[Tensor], Replacement]:

@@ -40,7 +40,7 @@ def direct_logit_attribution(
         raise BadInput("direct logit attribution needs correct answers that differ from the wrong ones in every prompt")
     parts = require_structure(lm).parts
     rows = _rows(lm, batch)
-    direction, offset = _direction(lm, rows.final_input, correct, wrong)
+    direction, offset = frozen_direction(lm, rows.final_input, correct, wrong)
     heads, biases = zip(*(_heads(lm, part, rows, layer, direction) for layer, part in enumerate(parts)), strict=True)
     found = {
         "heads": torch.stack(heads, dim=1),
@@ -141,10 +141,16 @@ def shift_of(norm: nn.Module, states: Tensor) -> Tensor:
     return states.new_zeros(states.shape[-1]) if bias is None else torch.as_tensor(bias).to(states)
 
 
-def _direction(
+def frozen_direction(
     lm: LanguageModel, final_input: Tensor, correct: Tensor, wrong: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """d(difference)/d(residual) [item d_model] with the final norm frozen, and the parts that no component writes."""
+    """d(difference)/d(residual) [item d_model] with the final norm frozen, and the parts that no component writes.
+
+    The difference is logit[correct] - logit[wrong], their means, read off the residual stream `final_input`
+    [item d_model] as it enters the final norm. The parts, by name: "norm_bias" and "unembed_bias" [item], and "total"
+    [item], the whole difference before a cap on the logits; direction . residual + both biases is the total.
+    Raises: NotApplicable where the final norm or the unembedding was not found, or the norm is not linear once frozen.
+    """
     head, norm = lm.hf.get_output_embeddings(), require_structure(lm).final_norm
     if norm is None or type(head) is not nn.Linear:
         raise NotApplicable(f"{lm.name}: its final norm or its unembedding was not found")
