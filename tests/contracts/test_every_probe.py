@@ -14,13 +14,14 @@ from mneme.probe import probes
 from mneme.promptset import Promptset
 from mneme.tracing import trace_sites
 from tests.planted import save
+from tests.probe_prompts import prompts_for
 
 NAMES = probes.names()
 OF_WEIGHTS = [name for name in NAMES if probes.get(name).reads == "weights"]
 OF_PROMPTS = [name for name in NAMES if name not in OF_WEIGHTS]
-SCORES = [name for name in OF_PROMPTS if probes.get(name).level != "intervention"]
+CURVES = [name for name in NAMES if probes.get(name).level == "curve"]
+SCORES = [name for name in OF_PROMPTS if probes.get(name).level in ("head", "behavior")]
 TRACED = [name for name in SCORES if probes.get(name).site is not None]
-PERIOD, ITEMS = 10, 6
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def lm(tmp_path_factory):
         vocab_size=40,
         n_positions=64,
         n_embd=32,
-        n_layer=2,
+        n_layer=4,
         n_head=4,
         initializer_range=0.3,
         bos_token_id=0,
@@ -40,34 +41,29 @@ def lm(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def prompts(lm):
-    """Repeated tokens that every probe applies to: pairs, with answers whose logits the model moves apart."""
-    generator = torch.Generator().manual_seed(0)
-    body = torch.stack([torch.randperm(39, generator=generator)[:PERIOD] + 1 for _ in range(ITEMS)])
-    ids = torch.cat([torch.zeros(ITEMS, 1, dtype=torch.int64), body, body], dim=1)
-    starts = {"list1": 1, "list2": 1 + PERIOD}
-    labels = {f"{name}_{j}": torch.full((ITEMS,), at + j) for name, at in starts.items() for j in range(PERIOD)}
-    asked = {"key": 4, "value": 5, "value_next": 6, "question_first": 2 * PERIOD - 1, "question": 2 * PERIOD}
-    labels |= {name: torch.full((ITEMS,), at) for name, at in asked.items()}
-    with torch.no_grad():
-        moved = lm.hf(ids).logits[:, -1] - lm.hf(ids.flip(0)).logits[:, -1]
-    return Promptset(
-        Batch(ids, torch.full((ITEMS,), ids.shape[1]), labels),
-        corrupt=Batch.of(ids.flip(0)),
-        correct_ids=moved.argmax(dim=1, keepdim=True),
-        wrong_ids=moved.argmin(dim=1, keepdim=True),
-        facts={"period": PERIOD, "copies": 2, "copy": "exact", "offset": 1, "bos_mode": "eot_as_bos"},
-    )
+def made():
+    return {}
+
+
+@pytest.fixture
+def prompts(made, lm, name):
+    """The prompts of the probe that is tried, made once."""
+    if name not in made:
+        made[name] = prompts_for(name, lm)
+    return made[name]
 
 
 def items_of(name, prompts, lm, seed=0):
     probe = probes.get(name)
-    ranking = torch.rand(len(prompts), 2, 4, generator=torch.Generator().manual_seed(1))
+    ranking = torch.rand(len(prompts), lm.n_layers, lm.n_heads, generator=torch.Generator().manual_seed(1))
     return measure(probe, {}, prompts, lm=lm, ranking=ranking if probe.ranks_with else None, probe_seed=seed)
 
 
 def main_items(name, items):
-    return items[{"head": "scores", "behavior": "values", "intervention": "effects"}[probes.get(name).level]]
+    probe = probes.get(name)
+    if probe.level == "curve":
+        return torch.cat([items[f"curve.{curve}.values"] for curve in probe.curves], dim=1)
+    return items[{"head": "scores", "behavior": "values", "intervention": "effects"}[probe.level]]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -80,11 +76,28 @@ def test_it_says_what_its_number_is_and_where_it_comes_from(name):
     assert (inspect.getdoc(probe.measure) or "").count("\n") >= 3
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CURVES)
+def test_its_curves_lie_in_the_ranges_that_it_states_with_units_and_axes(name, prompts, lm):
+    probe, items = probes.get(name), items_of(name, prompts, lm)
+    first, *_ = probe.curves.values()
+    assert (probe.unit, probe.low, probe.high) == first[1:]
+    for curve, facts in probe.curves.items():
+        values = items[f"curve.{curve}.values"]
+        assert values.shape == (len(prompts), len(items[f"curve.{curve}.x"]))
+        known = values[~values.isnan()]
+        assert torch.isfinite(known).all()
+        assert facts.x_name
+        assert facts.unit
+        assert facts.low is None or bool((known >= facts.low).all())
+        assert facts.high is None or bool((known <= facts.high).all())
+    assert not torch.isnan(main_items(name, items)).all()
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in CURVES])
 def test_its_numbers_lie_in_its_range_one_per_item(name, prompts, lm):
     probe, found = probes.get(name), main_items(name, items_of(name, prompts, lm))
-    items = () if name in OF_WEIGHTS else (ITEMS,)
-    assert found.shape == (items if probe.level == "behavior" else (*items, 2, 4))
+    items = () if name in OF_WEIGHTS else (len(prompts),)
+    assert found.shape == (items if probe.level == "behavior" else (*items, lm.n_layers, lm.n_heads))
     assert torch.isfinite(found).all()
     assert probe.low is None or float(found.min()) >= probe.low
     assert probe.high is None or float(found.max()) <= probe.high
@@ -112,13 +125,15 @@ def test_a_stored_trace_is_left_as_it_was_and_gives_the_digits_of_the_model(name
 @pytest.mark.parametrize("name", SCORES)
 def test_an_item_scores_the_same_alone_as_in_company(name, prompts, lm):
     together = main_items(name, items_of(name, prompts, lm))
-    alone = [main_items(name, items_of(name, prompts.select(slice(each, each + 1)), lm)) for each in range(ITEMS)]
+    alone = [
+        main_items(name, items_of(name, prompts.select(slice(each, each + 1)), lm)) for each in range(len(prompts))
+    ]
     torch.testing.assert_close(torch.cat(alone), together, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", SCORES)
 def test_the_order_of_the_items_does_not_matter(name, prompts, lm):
-    order = torch.tensor([3, 0, 5, 1, 4, 2])
+    order = torch.randperm(len(prompts), generator=torch.Generator().manual_seed(1))
     together = main_items(name, items_of(name, prompts, lm))
     shuffled = main_items(name, items_of(name, prompts.select(order), lm))
     torch.testing.assert_close(shuffled, together[order], atol=1e-5, rtol=1e-4)

@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
 
 import mneme
 from mneme.batch import Batch
+from mneme.curve import Curve, CurveFacts
 from mneme.errors import BadInput, NotApplicable
 from mneme.measuring import measure
 from mneme.model import load_model
@@ -15,6 +18,7 @@ from tests.patterns import harmonic
 from tests.planted import INDUCTION_HEAD, PREVIOUS_TOKEN_HEAD, VOCABULARY, copy_model, save, uniform_model
 
 PERIOD = 40
+LABELS = {"key": 2, "value": 3, "question_first": 9, "question": 10}  # those of a scene
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +134,7 @@ def random_prompts(lengths):
     generator = torch.Generator().manual_seed(1)
     ids = torch.randint(1, 20, (len(lengths), max(lengths)), generator=generator)
     return Promptset(
-        Batch(ids, torch.tensor(lengths)),
+        Batch(ids, torch.tensor(lengths), {name: torch.full((len(lengths),), at) for name, at in LABELS.items()}),
         correct_ids=torch.randint(0, 20, (len(lengths), 2), generator=generator),
         wrong_ids=torch.randint(20, 40, (len(lengths), 1), generator=generator),
     )
@@ -205,6 +209,60 @@ def test_a_value_outside_the_range_is_refused_and_rounding_is_cut(small):
     offset = 1.1
     with pytest.raises(BadInput, match=r"outside 0\.0"):
         measure(probe, {}, random_prompts([20, 20]), lm=small)
+
+
+def curve_probe(values, low=0.0, high=1.0, n_points=3):
+    def over_layers(lm, prompts, *, probe_seed, progress, gain=1.0):
+        progress(1, 1)
+        return {"share": Curve(torch.arange(n_points, dtype=torch.float64), values * gain + probe_seed)}
+
+    facts = {"name": "over_layers", "module": "here", "level": "curve", "unit": "share", "source": "here", "site": None}
+    curves = {"share": CurveFacts("layer", "share", low, high)}
+    return Probe(**facts, measure=over_layers, low=low, high=high, curves=curves)
+
+
+def test_a_curve_comes_as_flat_arrays_and_takes_parameters_and_a_seed(small):
+    values = torch.tensor([[0.1, 0.2, torch.nan]] * 2)
+    found = measure(curve_probe(values, high=9.0), {"gain": 2.0}, random_prompts([20, 20]), lm=small, probe_seed=3)
+    assert list(found) == ["curve.share.x", "curve.share.values"]
+    assert found["curve.share.x"].tolist() == [0, 1, 2]
+    torch.testing.assert_close(found["curve.share.values"], 2 * values + 3, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (torch.full((2, 3), 1.5), r"share gives 1\.5 \.\. 1\.5, outside 0\.0"),
+        (torch.full((3, 3), 0.5), "3 prompts, not 2"),
+    ],
+)
+def test_a_curve_outside_its_range_or_of_other_prompts_is_refused(small, values, words):
+    with pytest.raises(BadInput, match=words):
+        measure(curve_probe(values), {}, random_prompts([20, 20]), lm=small)
+
+
+def test_a_curve_that_was_not_stated_is_refused_and_one_needs_a_model(small):
+    probe = replace(curve_probe(torch.ones(2, 3)), curves={})
+    with pytest.raises(BadInput, match=r"gives the curves \['share'\], but states \[\]"):
+        measure(probe, {}, random_prompts([20, 20]), lm=small)
+    with pytest.raises(BadInput, match="give it a model"):
+        measure(probe, {}, random_prompts([20, 20]))
+
+
+def test_a_behavior_without_a_site_runs_the_model_itself(small):
+    def last_logit(lm, prompts, *, progress, token=0):
+        progress(1, 1)
+        with torch.no_grad():
+            return lm.hf(prompts.clean.ids).logits[:, -1, token]
+
+    facts = {"name": "last_logit", "module": "here", "level": "behavior", "unit": "logits", "source": "here"}
+    probe = Probe(**facts, measure=last_logit, low=None, high=None, site=None)
+    promptset = random_prompts([20, 20])
+    with torch.no_grad():
+        expected = small.hf(promptset.clean.ids).logits[:, -1, 7]
+    assert torch.equal(measure(probe, {"token": 7}, promptset, lm=small)["values"], expected)
+    with pytest.raises(BadInput, match="give it a model, not a stored trace"):
+        measure(probe, {}, promptset, trace={})
 
 
 def test_neither_trace_nor_model_is_refused():

@@ -1,0 +1,65 @@
+"""The prompts on which every probe is tried: repeated tokens with all that most probes ask for, or a probe's own."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from mneme.batch import Batch
+from mneme.model import LanguageModel
+from mneme.promptset import Promptset
+
+PERIOD, ITEMS = 10, 6
+FIRST_ID, N_TOKENS = 0, 39  # of the model: every other id is ordinary
+
+
+def prompts_for(probe: str, lm: LanguageModel) -> Promptset:
+    """Prompts that the probe applies to; a probe that needs what no other does has a line in OWN."""
+    return OWN.get(probe, repeated)(lm)
+
+
+def repeated(lm: LanguageModel, n_items: int = ITEMS) -> Promptset:
+    """Two copies of random tokens: pairs with the labels of a scene and answers whose logits the model moves apart."""
+    generator = torch.Generator().manual_seed(0)
+    body = torch.stack([torch.randperm(N_TOKENS, generator=generator)[:PERIOD] + 1 for _ in range(n_items)])
+    ids = torch.cat([torch.full((n_items, 1), FIRST_ID), body, body], dim=1)
+    with torch.no_grad():
+        moved = lm.hf(ids).logits[:, -1] - lm.hf(ids.flip(0)).logits[:, -1]
+    facts = {"period": PERIOD, "copies": 2, "copy": "exact", "offset": 1, "bos_mode": "eot_as_bos"}
+    return Promptset(
+        Batch(ids, torch.full((n_items,), ids.shape[1]), _labels(n_items)),
+        corrupt=Batch.of(ids.flip(0)),
+        correct_ids=moved.argmax(dim=1, keepdim=True),
+        wrong_ids=moved.argmin(dim=1, keepdim=True),
+        facts=facts | {"frequencies": [[token + 1, 100 * (N_TOKENS - token) ** 2] for token in range(N_TOKENS)]},
+        conditions={"place": torch.arange(n_items, dtype=torch.float64) // 2},
+    )
+
+
+def _labels(n_items: int) -> dict[str, torch.Tensor]:
+    places = {f"{name}_{j}": at + j for name, at in (("list1", 1), ("list2", 1 + PERIOD)) for j in range(PERIOD)}
+    places |= {"key": 3, "value": 4, "value_next": 5, "question_first": 12, "question_key": 13, "question": 14}
+    return {name: torch.full((n_items,), place) for name, place in (places | {"end": 2 * PERIOD}).items()}
+
+
+def _of_known_facts(lm: LanguageModel) -> Promptset:
+    """Without a question that could be asked on its own, so that every fact counts as known."""
+    prompts = repeated(lm)
+    labels = {name: at for name, at in prompts.clean.labels.items() if name != "question_first"}
+    return replace(prompts, clean=replace(prompts.clean, labels=labels))
+
+
+def _with_concept(lm: LanguageModel) -> Promptset:
+    """Prompts told apart by their last token, each in a group of its own."""
+    prompts = repeated(lm, n_items=80)
+    last = prompts.clean.ids[:, -1]
+    order = torch.argsort(last, stable=True)
+    concept = torch.zeros(len(prompts), dtype=torch.float64).index_fill(0, order[len(order) // 2 :], 1.0)
+    return replace(prompts, conditions={"concept": concept, "concept_key": last.double()})
+
+
+OWN: dict[str, Callable[[LanguageModel], Promptset]] = {
+    "concept_depth": _with_concept,
+    **dict.fromkeys(("conflict_pruning", "context_rate", "memory_rate", "other_rate"), _of_known_facts),
+    **dict.fromkeys(("ph3_importance", "value_scaling"), _of_known_facts),
+}
