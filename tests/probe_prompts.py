@@ -58,8 +58,18 @@ def _with_concept(lm: LanguageModel) -> Promptset:
     return replace(prompts, conditions={"concept": concept, "concept_key": last.double()})
 
 
+def _in_groups(lm: LanguageModel) -> Promptset:
+    """Groups of three prompts that differ in place, the last of them read twice."""
+    prompts = repeated(lm)
+    places = torch.arange(len(prompts), dtype=torch.float64) % 3
+    conditions = {"place": places, "reads": torch.where(places == 2, 2.0, 1.0).double()}
+    return replace(prompts, clusters=torch.arange(len(prompts)) // 3, conditions=conditions)
+
+
+OF_GROUPS = ("read_twice_gain", "u_index")  # one number a group of prompts, on one of them
 OWN: dict[str, Callable[[LanguageModel], Promptset]] = {
     "concept_depth": _with_concept,
+    **dict.fromkeys(OF_GROUPS, _in_groups),
     **dict.fromkeys(("conflict_pruning", "context_rate", "memory_rate", "other_rate"), _of_known_facts),
     **dict.fromkeys(("ph3_importance", "value_scaling"), _of_known_facts),
 }
