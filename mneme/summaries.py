@@ -113,7 +113,7 @@ def _effect_tables(
     items: Mapping[str, Tensor], clusters: Array | None, done: tuple[str, str | None], seed: int
 ) -> dict[str, Rows]:
     effects = _array(items["effects"])
-    normalised = _normalised(effects, _array(items["gap"]) if "gap" in items else None, clusters, seed)
+    normalised = _normalised(effects, _whole(items, effects.shape), clusters, seed)
     interval = bootstrap_mean(effects, seed=seed, clusters=clusters)
     layer, head = _indices(effects.shape[1:])
     rows = {
@@ -135,20 +135,26 @@ def _effect_tables(
     }
 
 
-def _normalised(effects: Array, gap: Array | None, clusters: Array | None, seed: int) -> dict[str, Array]:
-    """Mean effect over mean gap, prompts resampled in both together (METHODS 3, 4); NaN without a gap of known sign.
+def _whole(items: Mapping[str, Tensor], shape: tuple[int, ...]) -> Array | None:
+    """What an effect is a share of, by item and head: one gap for all heads, or a whole of each; else None."""
+    if "whole" in items:
+        return _array(items["whole"])
+    return np.broadcast_to(_array(items["gap"])[:, None, None], shape) if "gap" in items else None
 
-    The gap's own interval must not hold 0. The interval is also NaN where one resample of the gap reaches 0.
+
+def _normalised(effects: Array, whole: Array | None, clusters: Array | None, seed: int) -> dict[str, Array]:
+    """Mean effect over mean whole, prompts resampled in both together (METHODS 3, 4); NaN where its sign is unknown.
+
+    The whole's own interval must not hold 0. The interval is also NaN where one resample of the whole reaches 0.
     """
-    missing = np.full(effects.shape[1:], np.nan)
     names = ("normalised_effect", "normalised_low", "normalised_high")
-    if gap is None:
-        return dict.fromkeys(names, missing)
-    whole = bootstrap_mean(gap, seed=seed, clusters=clusters)
-    if not (whole.low > 0 or whole.high < 0):
-        return dict.fromkeys(names, missing)
-    share = bootstrap_ratio(effects, np.broadcast_to(gap[:, None, None], effects.shape), seed=seed, clusters=clusters)
-    return dict(zip(names, (share.estimate, share.low, share.high), strict=True))
+    if whole is None:
+        return dict.fromkeys(names, np.full(effects.shape[1:], np.nan))
+    alone = bootstrap_mean(whole, seed=seed, clusters=clusters)
+    share = bootstrap_ratio(effects, whole, seed=seed, clusters=clusters)
+    is_known = (alone.low > 0) | (alone.high < 0)
+    columns = (share.estimate, share.low, share.high)
+    return {name: np.where(is_known, column, np.nan) for name, column in zip(names, columns, strict=True)}
 
 
 def _control_rows(items: Mapping[str, Tensor], clusters: Array | None, seed: int) -> list[dict[str, Any]]:

@@ -197,6 +197,18 @@ def test_nothing_is_a_share_of_a_gap_that_may_be_zero_or_is_not_there():
     assert np.isnan([rows["normalised_effect"], rows["normalised_low"], rows["normalised_high"]]).all()
 
 
+def test_an_effect_may_be_a_share_of_a_whole_of_its_own_head():
+    whole = torch.stack([1 + torch.arange(12.0), torch.tensor([-1.0, 1.0] * 6), torch.full((12,), torch.nan)], dim=1)
+    items = {"effects": (whole * torch.tensor([0.25, 1.0, 1.0]))[:, None], "whole": whole[:, None]}
+    tables = summarise(probes.get("self_repair"), items, prompts(12), {}, 0)
+    rows = tables["head_effects"]
+    for name in ("normalised_effect", "normalised_low", "normalised_high"):
+        assert rows[name][0] == pytest.approx(0.25)
+        assert np.isnan(rows[name][1:]).all()  # a whole that may be 0, and one that was not measured
+    assert rows["intervention"] == ["self_repair_free"] * 3
+    assert "behavior" not in tables
+
+
 def test_a_gap_that_some_resamples_lose_gives_a_share_without_interval():
     gap = torch.tensor([1.0, 1.0, 1.0, 1.0, -0.9, 1.0])  # its interval lies above 0, but not all resamples do
     found = patched(torch.ones(6, 1, 1), gap)
