@@ -40,6 +40,25 @@ def uniform_model() -> GPT2LMHeadModel:
     return _blank()
 
 
+def conflict_model(context: float = 3.0, memory: float = 2.0) -> GPT2LMHeadModel:
+    """Two heads at odds over the prompt [first, subject, answer, subject] (METHODS 10a), and two that do nothing.
+
+    L0H0 looks at the token before and writes `context` times it where it is an answer, tokens 41 to 80; L0H1 looks at
+    its own token and, where that is one of the subjects 1 to 30, writes `memory` times the answer 40 further on, which
+    is what the model knows. Both write the output block, which the unembedding reads.
+    """
+    model = _blank()
+    block = model.transformer.h[0]
+    answers, subjects = torch.arange(BLOCK), torch.arange(BLOCK)
+    read = torch.diag(((answers > 40) & (answers <= 80)).float())
+    recall = torch.diag(((subjects > 0) & (subjects <= 30)).float()).roll(40, dims=1)
+    looks = torch.diag(torch.ones(BLOCK - 1), diagonal=-1), torch.eye(BLOCK)
+    for head, (rule, values) in enumerate(zip(looks, (context * read, memory * recall), strict=True)):
+        _conflict_head(block, head, rule, values)
+    _identity_norm(block.ln_1, n_ones=2)
+    return model
+
+
 def save(model: GPT2LMHeadModel, folder: Path) -> Path:
     """The model as a `save_pretrained` folder."""
     model.save_pretrained(folder)
@@ -80,8 +99,39 @@ def _head(block: torch.nn.Module, asks: slice, rule: Tensor, answers: slice, rea
 
 
 @torch.no_grad()
+def _conflict_head(block: torch.nn.Module, head: int, rule: Tensor, values: Tensor) -> None:
+    """A head whose query is the position times `rule`, its key the position, its value the token times `values`."""
+    width, here = 4 * BLOCK, slice(head * BLOCK, (head + 1) * BLOCK)
+    weights = block.attn.c_attn.weight
+    weights[POSITION, here] = rule * SCALE * BLOCK**0.5
+    weights[POSITION, width : 2 * width][:, here] = torch.eye(BLOCK)
+    weights[TOKEN, 2 * width :][:, here] = values
+    block.attn.c_proj.weight[here, OUT] = torch.eye(BLOCK)
+
+
+@torch.no_grad()
 def _identity_norm(norm: torch.nn.LayerNorm, n_ones: int) -> None:
     """Gain and bias that undo the LayerNorm of a vector with exactly `n_ones` ones and zeros elsewhere."""
     mean = n_ones / (4 * BLOCK)
     norm.weight.fill_((mean - mean**2 + norm.eps) ** 0.5)
     norm.bias.fill_(mean)
+
+
+def back_copying_model(triggers: tuple[int, ...]) -> GPT2LMHeadModel:
+    """A model with one active-dormant head (METHODS 18): L0H0 looks back at triggers and rests everywhere else.
+
+    At a trigger L0H0 matches position q - 1 and writes the token there to the output; at any other token it attends to
+    the first token, whose value is 0. The unembedding holds a bigram: token t is followed by t + 1, and nothing follows
+    a trigger. Layer 1, the other heads and the MLPs write nothing.
+    """
+    model = _blank()
+    block = model.transformer.h[0]
+    _head(block, POSITION, torch.diag(torch.ones(BLOCK - 1), diagonal=-1), POSITION, TOKEN, OUT)
+    _identity_norm(block.ln_1, n_ones=2)
+    resting = torch.tensor([each for each in range(BLOCK) if each not in triggers])
+    with torch.no_grad():
+        block.attn.c_attn.weight[resting, 0] += 3 * SCALE * BLOCK**0.5
+        block.attn.c_attn.weight[FIRST_ID, 8 * BLOCK : 9 * BLOCK] = 0
+        ordinary = resting[resting != FIRST_ID]
+        model.lm_head.weight[(ordinary + 1) % FIRST_ID, ordinary] = SCALE
+    return model

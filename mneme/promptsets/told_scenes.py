@@ -33,10 +33,10 @@ def told_scenes(  # noqa: PLR0913  a generator's keywords are what its YAML may 
     """Prompts of exactly `n_tokens` tokens: training scenes with all their answers, until the prompt is full.
 
     scenes: the behaviors that the scenes are of, each drawn equally often; the words are those of the micro-world, with
-    any tokenizer. other_scenes: the behaviors of a second domain, which the second half of the prompts is of; both have
-    one length and begin alike. corpus_tokens: how many tokens of further text of the same kind are counted; 0 = none.
-    Conditions: `domain`, 0 or 1, where there are two. Facts: bos_mode, offset, with a count also `frequencies`, pairs of
-    token id and count in falling order, the first token in front not counted.
+    any tokenizer. other_scenes: the behaviors of a second domain, of which the second half of the prompts is; both
+    have one length and begin alike. corpus_tokens: how many tokens of further text of the same kind are counted; 0 = none.
+    Conditions: `domain`, 0 or 1, where there are two. Facts: bos_mode, offset, with a count also `frequencies`,
+    pairs of token id and count in falling order, the first token in front not counted.
     Raises: NotApplicable without a tokenizer; BadInput for an unknown behavior, more tokens than the context, a corpus
     under 100,000 tokens.
     """
@@ -69,9 +69,7 @@ def _checked(name: str, scenes: object) -> tuple[str, ...]:
 def _checked_corpus(corpus_tokens: int) -> int:
     corpus_tokens = whole_number("told_scenes.corpus_tokens", corpus_tokens, 0)
     if 0 < corpus_tokens < LEAST_TOKENS:
-        raise BadInput(
-            f"told_scenes.corpus_tokens is {corpus_tokens}: give {LEAST_TOKENS} at least, or 0 for no count"
-        )
+        raise BadInput(f"told_scenes.corpus_tokens is {corpus_tokens}: give {LEAST_TOKENS} at least, or 0 for no count")
     return corpus_tokens
 
 
