@@ -46,11 +46,11 @@ class Curve:
 
 
 def curves_to_arrays(curves: Mapping[str, Curve]) -> dict[str, Tensor]:
-    """Curves by measure as flat arrays: `curve.<measure>.x` and `curve.<measure>.values`."""
+    """Curves by measure as flat arrays: `curve.<measure>.x` and `curve.<measure>.values`, none in another's memory."""
     arrays = {}
     for measure, curve in curves.items():
-        arrays[f"curve.{measure}.x"] = curve.x
-        arrays[f"curve.{measure}.values"] = curve.values
+        arrays[f"curve.{measure}.x"] = curve.x.clone()
+        arrays[f"curve.{measure}.values"] = curve.values.clone()
     return arrays
 
 

@@ -20,6 +20,12 @@ def test_curves_come_back_from_flat_arrays_as_they_went_in():
         assert torch.equal(found.values.nan_to_num(-9), curve.values.nan_to_num(-9))
 
 
+def test_curves_over_one_axis_do_not_share_its_memory():
+    x, values = axis(0, 1), torch.ones(3, 2)
+    arrays = curves_to_arrays({"rank": Curve(x, values), "share": Curve(x, values)})
+    assert len({each.data_ptr() for each in (*arrays.values(), x, values)}) == 6
+
+
 @pytest.mark.parametrize(
     ("x", "values", "words"),
     [
