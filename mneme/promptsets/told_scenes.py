@@ -34,7 +34,7 @@ def told_scenes(  # noqa: PLR0913  a generator's keywords are what its YAML may 
 
     scenes: the behaviors that the scenes are of, each drawn equally often; the words are those of the micro-world, with
     any tokenizer. other_scenes: the behaviors of a second domain, of which the second half of the prompts is; both
-    have one length and begin alike. corpus_tokens: how many tokens of further text of the same kind are counted; 0 = none.
+    have one length and begin alike. corpus_tokens: how many tokens of further such text are counted, 0 = none.
     Conditions: `domain`, 0 or 1, where there are two. Facts: bos_mode, offset, with a count also `frequencies`,
     pairs of token id and count in falling order, the first token in front not counted.
     Raises: NotApplicable without a tokenizer; BadInput for an unknown behavior, more tokens than the context, a corpus

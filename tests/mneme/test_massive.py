@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from mneme.batch import Batch
 from mneme.errors import BadInput, NotApplicable
@@ -116,8 +117,6 @@ def test_the_controls_change_as_many_other_numbers():
 
 
 def test_one_layer_leaves_no_place_for_a_change():
-    from transformers import GPT2Config, GPT2LMHeadModel
-
     config = GPT2Config(vocab_size=40, n_embd=16, n_layer=1, n_head=4, n_positions=64)
     lm = LanguageModel(GPT2LMHeadModel(config).eval(), "one", None, "cpu")
     with pytest.raises(NotApplicable, match="one layer"):
