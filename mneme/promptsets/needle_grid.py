@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -23,7 +24,8 @@ PLACE = "needle_grid"
 SHARE_OF_CONTEXT = 0.8  # METHODS 2a: lengths to 0.8 x context for small models
 LONGEST = 5000  # tokens, where nothing else is asked: METHODS 2a, enough for the strongest heads
 SHORTEST_SHARE = 0.4  # of the longest: short enough to differ, long enough for ten places between sentences
-_MOST_NEEDLES, _MOST_WORDS = 8, 12
+_MOST_NEEDLES, _MOST_WORDS, _MOST_DRAWS = 8, 12, 20
+SAME = "the same prompt as in another cell of the grid"
 
 Count = Callable[[str], int]
 
@@ -67,7 +69,7 @@ def needle_grid(  # noqa: PLR0913  a generator's keywords are what its YAML may 
     n_needles = whole_number(f"{PLACE}.n_needles", n_needles, 2, _MOST_NEEDLES)
     n_words = whole_number(f"{PLACE}.n_words", n_words, 1, _MOST_WORDS)
     corrupt = one_of(f"{PLACE}.corrupt", corrupt, CORRUPTIONS)
-    depths = np.linspace(0, 1, whole_number(f"{PLACE}.n_depths", n_depths, 1))
+    n_depths = whole_number(f"{PLACE}.n_depths", n_depths, 1)
     lengths = _lengths(vocabulary, n_lengths, shortest, longest)
     words = words_for(vocabulary, PLACE, split)
     tokenizer = tokenizer_of(vocabulary, PLACE)
@@ -77,27 +79,31 @@ def needle_grid(  # noqa: PLR0913  a generator's keywords are what its YAML may 
         return len(encode(tokenizer, f" {text}"))
 
     before = (vocabulary.first_id is not None) + len(encode(tokenizer, OPENING))
-
-    def scenes() -> Iterator[Scene]:
-        for number in range(whole_number(f"{PLACE}.n_needles_drawn", n_needles_drawn, 1)):
-            drawn = _drawn(rng, words, n_needles, n_words, number)
-            haystack = _haystack(rng, words, drawn, [length - before for length in lengths], count)
-            for length, room in zip(lengths, haystack.rooms, strict=True):
-                for depth in depths:
-                    yield haystack.scene(room, length, float(depth), corrupt)
-
     reader = SceneReader(vocabulary, PLACE, wide=("value",), followed=("value",))
-    kept, dropped = _distinct(reader, scenes())
+    scenes: dict[str, Scene] = {}
+    dropped: Counter[str] = Counter()
+    for number in range(whole_number(f"{PLACE}.n_needles_drawn", n_needles_drawn, 1)):
+
+        def draw(number: int = number) -> _Haystack:
+            drawn = _drawn(rng, words, n_needles, n_words, number)
+            return _haystack(rng, words, drawn, [length - before for length in lengths], count)
+
+        haystack = _readable(reader, draw, lengths[0], dropped)
+        cells = product(zip(haystack.rooms, lengths, strict=True), np.linspace(0, 1, n_depths))
+        for (room, length), depth in cells:
+            scene = haystack.scene(room, length, float(depth), corrupt)
+            dropped[SAME] += scene.prompt.text in scenes
+            scenes.setdefault(scene.prompt.text, scene)
     facts = {
         "lengths": lengths,
-        "depths": [round(float(each), 4) for each in depths],
+        "n_depths": n_depths,
         "n_needles": n_needles,
         "n_words": n_words,
         "corrupt": corrupt,
         "split": split,
         "chance": {"answer_accuracy": 1 / n_needles},
     }
-    return promptset_of_scenes(reader, iter(kept).__next__, len(kept), facts, words.rejected + dropped)
+    return promptset_of_scenes(reader, iter(scenes.values()).__next__, len(scenes), facts, words.rejected + dropped)
 
 
 def _lengths(vocabulary: Vocabulary, n_lengths: int, shortest: int | None, longest: int | None) -> list[int]:
@@ -227,23 +233,18 @@ def _values(rng: np.random.Generator, words: Words, n: int, but: list[str] | Non
     return found[n_said:]
 
 
-def _distinct(reader: SceneReader, scenes: Iterator[Scene]) -> tuple[list[Scene], Counter[str]]:
-    """The scenes that can be used, each prompt once, and why others were dropped."""
-    kept: dict[str, Scene] = {}
-    dropped: Counter[str] = Counter()
-    for scene in scenes:
-        if scene.prompt.text in kept:
-            dropped["the same prompt as in another cell of the grid"] += 1
-            continue
+def _readable(reader: SceneReader, draw: Callable[[], _Haystack], length: int, dropped: Counter[str]) -> _Haystack:
+    """The first of several haystacks whose words the tokenizer keeps apart."""
+    for _ in range(_MOST_DRAWS):
+        haystack = draw()
         try:
-            reader.read(scene)
+            for corrupt in CORRUPTIONS:
+                reader.read(haystack.scene(haystack.rooms[0], length, 0.0, corrupt))
         except Rejected as reason:
             dropped[str(reason)] += 1
             continue
-        kept[scene.prompt.text] = scene
-    if not kept:
-        commonest, count = dropped.most_common(1)[0]
-        raise BadInput(
-            f"{PLACE}: no prompt can be used ({count} rejected: {commonest}): use a promptset that fits this model"
-        )
-    return list(kept.values()), dropped
+        return haystack
+    commonest, count = dropped.most_common(1)[0]
+    raise BadInput(
+        f"{PLACE}: no needle can be used ({count} rejected: {commonest}): use a promptset that fits this model"
+    )
