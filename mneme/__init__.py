@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from mneme.errors import MnemeError as MnemeError
     from mneme.errors import NotApplicable as NotApplicable
     from mneme.errors import ParityError as ParityError
+    from mneme.layer_depths import converged_layer as converged_layer
+    from mneme.layer_depths import jump_layer as jump_layer
     from mneme.lenses import logit_lens as logit_lens
     from mneme.measuring import head_scores as head_scores
     from mneme.model import LanguageModel as LanguageModel
@@ -51,6 +53,7 @@ _MODULES = {
     "copying": ("copying_scores",),
     "errors": ("BadInput", "MnemeError", "NotApplicable", "ParityError"),
     "measuring": ("head_scores",),
+    "layer_depths": ("converged_layer", "jump_layer"),
     "lenses": ("logit_lens",),
     "model": ("LanguageModel", "load_model"),
     "patching": ("patch", "patch_head_sets", "patch_heads"),

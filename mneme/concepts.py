@@ -22,6 +22,7 @@ from mneme.promptset import Promptset
 
 LARGEST_SHARE = 0.6  # of one label, beyond which accuracy alone says little
 _FEWEST_COMPONENTS = 2
+_UNDECIDED = 1e-9  # log odds this small are rounding
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,11 @@ class Concept:
 
 @dataclass(frozen=True)
 class Reading:
-    """How well held-out prompts were told apart, per prompt: is right 0/1, and placed.
+    """How well held-out prompts were told apart, per prompt: is right 0 or 1, and placed.
 
-    placed: share of the other label's prompts in its fold that score on the right side of it, a tie as half; its mean
-    is the area under the ROC curve. Shape: both [item].
+    right is 1/2 where a readout has learnt nothing, so that both labels score the same. placed: share of the other
+    label's prompts in its fold that score on the right side of it, a tie as half; its mean is the area under the ROC
+    curve. Shape: both [item].
     """
 
     right: Array
@@ -140,7 +142,7 @@ def _held_out(features: Array, labels: Labels, folds: Labels, strengths: list[fl
         weights = fit_logistic(prepared(features[rest]), labels[rest], strength)
         scores = scores_of(weights, prepared(features[~rest]))
         signed = np.where(labels[~rest] == 1, scores, -scores)
-        right[~rest] = signed > 0
+        right[~rest] = (signed > _UNDECIDED) + 0.5 * (np.abs(signed) <= _UNDECIDED)
         placed[~rest] = _placed(scores, labels[~rest])
     return Reading(right, placed)
 

@@ -18,7 +18,18 @@ ROWS = [
     for noun in ("wind", "morning", "road", "house", "hut", "day", "night", "ridge")
 ]
 REQUIRED = {"user_prompts": {"rows": ROWS}}
-TOLD_BY = {"noun_list_grid": "verbatim_list"}  # whose scenes a generator without a scene of its own tells
+TOLD_BY = {  # whose scenes, or words, a generator without a scene of its own tells
+    "noun_list_grid": "verbatim_list",
+    "evidence_present": "needle",
+    "needle_grid": "needle",
+    "slot_of_k": "key_value_recall",
+    "key_value_grid": "key_value_recall",
+    "lost_in_the_middle": "key_value_recall",
+    "read_twice": "key_value_recall",
+    "needle_places": "needle",
+    "true_facts": "stored_facts",
+    "fact_conflict": "stored_facts",
+}
 
 
 @pytest.fixture(scope="module")

@@ -114,3 +114,10 @@ def test_too_few_prompts_are_refused() -> None:
     concept = Concept(np.tile([0, 1], 10), np.arange(20), np.arange(20))
     with pytest.raises(NotApplicable, match="20 prompts are too few for a linear readout with 10 prompts"):
         Plan.of(concept, 5, 10, np.random.default_rng(0))
+
+
+def test_states_that_tell_nothing_at_all_are_undecided_and_earn_half() -> None:
+    labels, keys = np.tile([0, 1], 40), np.repeat(np.arange(40), 2)
+    plan = Plan.of(Concept(labels, keys, keys), 5, 10, np.random.default_rng(0))
+    reading = read_concept(np.ones((80, 3)), plan, np.random.default_rng(0))["concept"]
+    assert set(reading.right) == set(reading.placed) == {0.5}
