@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from mneme.arguments import one_of
 from mneme.errors import NotApplicable
 from mneme.scores import AnswerScores
@@ -23,3 +26,9 @@ class PairedAnswers:
         if self.corrupt is None:
             raise NotApplicable(f"{who} of corrupt prompts: this promptset has no corrupt prompts")
         return self.corrupt
+
+
+def is_right(answers: AnswerScores) -> Tensor:
+    """1 where the best correct answer has a higher logit than the best wrong one, else 0: [item]; a tie is wrong."""
+    best, rival = (side.nan_to_num(nan=-torch.inf).amax(dim=1) for side in (answers.correct, answers.wrong))
+    return (best > rival).to(answers.correct.dtype)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from mneme.answers import PairedAnswers
+from mneme.answers import PairedAnswers, is_right
 from mneme.probe import probe
 from mneme.promptset import Promptset
 
@@ -28,6 +27,4 @@ def answer_accuracy(scores: PairedAnswers, prompts: Promptset, *, prompt: str = 
     prompt: `clean`, or `corrupt`: the same answers after the corrupt prompt
     Source: METHODS 5a (LD > 0)
     """
-    answers = scores.of(prompt, "answer_accuracy")
-    best, rival = (side.nan_to_num(nan=-torch.inf).amax(dim=1) for side in (answers.correct, answers.wrong))
-    return (best > rival).to(answers.correct.dtype)
+    return is_right(scores.of(prompt, "answer_accuracy"))
