@@ -42,7 +42,7 @@ def question_alone(prompts: Promptset) -> Batch | None:
     return padded([[*ids[:offset].tolist(), *ids[start:length].tolist()] for ids, start, length in rows])
 
 
-def known_items(lm: LanguageModel, conflict: Promptset) -> Tensor:
+def known_items(lm: LanguageModel, conflict: Promptset, progress: Progress = silent) -> Tensor:
     """Whether the model says the memorised answer to the question alone, of all tokens it could say: bool [item].
 
     Prompts without the label `question_first` have no closed-book form: all of them count as known.
@@ -53,7 +53,7 @@ def known_items(lm: LanguageModel, conflict: Promptset) -> Tensor:
         return torch.ones(len(conflict), dtype=torch.bool)
     wrong = conflict.wrong_ids
     assert wrong is not None  # noqa: S101  `as_conflict` checks
-    return _is_said(answer_scores(lm, alone, wrong[:, :1])).cpu()
+    return _is_said(answer_scores(lm, alone, wrong[:, :1], progress=progress)).cpu()
 
 
 def outcomes(lm: LanguageModel, conflict: Promptset, progress: Progress = silent) -> Tensor:

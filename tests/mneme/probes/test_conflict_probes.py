@@ -66,6 +66,16 @@ def test_the_rates_say_which_head_is_stronger(memory: float, said: str) -> None:
         assert values[6:].isnan().all(), "the model does not know these"
 
 
+def test_closed_book_only_the_facts_of_the_memory_head_are_known() -> None:
+    member = probes.get("closed_book_accuracy")
+    prompts = conflict_prompts(n_unknown=2)
+    assert measure(member, {}, prompts, lm=planted())["values"].tolist() == [1.0] * 6 + [0.0] * 2
+    assert measure(member, {}, prompts, lm=planted(memory=0.0))["values"].tolist() == [0.0] * 8
+    unlabelled = replace(prompts, clean=replace(prompts.clean, labels={}))
+    with pytest.raises(NotApplicable, match="label question_first"):
+        measure(member, {}, unlabelled, lm=planted())
+
+
 def test_importance_is_what_each_head_writes_and_separates_the_two() -> None:
     lm, prompts = planted(), conflict_prompts(n_unknown=1)
     clean = references.read(primary_readout(prompts), references.stock_logits(lm, prompts.clean), prompts.clean)
@@ -153,12 +163,16 @@ def test_controls_are_missing_where_no_other_head_is_left() -> None:
 def test_heads_are_chosen_on_prompts_that_are_not_tested() -> None:
     prompts = conflict_prompts()
     chosen_on = split_items(prompts, 0)
-    for name in ("value_scaling", "conflict_pruning"):
-        found = curves(name, prompts, planted())["context_rate"]
+    few: dict[str, dict[str, object]] = {
+        "value_scaling": {"alphas": [1]},
+        "conflict_pruning": {"ks": [1], "n_draws": 1},
+    }
+    for name in few:
+        found = curves(name, prompts, planted(), **few[name])["context_rate"]
         assert torch.equal(found.isnan().all(dim=1), chosen_on)
-        by_place = curves(name, prompts, planted(), held_out="place")["context_rate"]
+        by_place = curves(name, prompts, planted(), held_out="place", **few[name])["context_rate"]
         assert torch.equal(by_place.isnan().all(dim=1), prompts.conditions["place"] == 0)
-    named = curves("value_scaling", prompts, planted(), head=[0, 1])["context_rate"]
+    named = curves("value_scaling", prompts, planted(), head=[0, 1], alphas=[1])["context_rate"]
     assert not named.isnan().any()
 
 
