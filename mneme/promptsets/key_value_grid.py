@@ -39,6 +39,7 @@ def key_value_grid(  # noqa: PLR0913  a generator's keywords are what its YAML m
     n_slots, gap_power: where the asked key stands after the pairs, as in `key_value_recall`.
     control: `shuffled_values` puts the values of the told list at other keys by chance while the answer stays, and
     `unseen_key` asks a noun that is no key: whoever answers from the list is right 1 time in n_pairs in both.
+    The lists are those of `none` with the same seed.
     The corrupt prompt has every value at the next key.
     Labels: key, value, value_next (the token after it), question_key, question_first, question, end. Conditions:
     n_pairs, place (of the asked pair, from 0). Facts: n_pairs, n_slots, gap_power, control, chance (mean of
@@ -58,15 +59,16 @@ def key_value_grid(  # noqa: PLR0913  a generator's keywords are what its YAML m
     rng = np.random.default_rng(seed)
 
     def draw() -> list[Scene]:
-        ranks = rng.permutation(sizes[-1])
-        pairs = drawn_pairs(rng, words, sizes[-1], int(ranks.argmin()))
-        slot = drawn_slots(rng, recall, 1)[0]
-        nouns = other_nouns(rng, words, pairs.keys, 2 * slot + 1)
+        own = np.random.default_rng(int(rng.integers(2**62)))  # so that the controls have the same lists
+        ranks = own.permutation(sizes[-1])
+        pairs = drawn_pairs(own, words, sizes[-1], int(ranks.argmin()))
+        slot = drawn_slots(own, recall, 1)[0]
+        nouns = other_nouns(own, words, pairs.keys, 2 * slot + 1)
         question = asks(nouns[-1] if control == "unseen_key" else pairs.key, nouns[:-1])
         scenes = []
         for size in sizes:
             part = pairs.arranged(np.flatnonzero(ranks < size).tolist())
-            said = _shuffled(rng, part) if control == "shuffled_values" else part
+            said = _shuffled(own, part) if control == "shuffled_values" else part
             conditions = {"n_pairs": float(size), "place": float(part.asked)}
             scenes.append(replace(part.answered(question, said=said), conditions=conditions))
         return scenes

@@ -31,6 +31,7 @@ def read_twice(
     n_items: lists; each gives two prompts, which are a cluster: read once, and with a first reading in front of it.
     first: that reading is the `same` block, pairs and question; its pairs `shuffled`; an `irrelevant` block as long, of
     other words; or the `question` alone. Irrelevant controls for length, the question alone for its order.
+    The lists are those of `same` with the same seed.
     The corrupt prompt has every value of the last reading at the next key.
     Labels, in the last reading: key, value, value_next (the token after it), question_key, question_first, question,
     end. Condition: reads, 1 or 2. Facts: n_pairs, first. Wrong answers: the values of all other keys, so chance is
@@ -46,9 +47,10 @@ def read_twice(
     rng = np.random.default_rng(seed)
 
     def draw() -> list[Scene]:
-        pairs = drawn_pairs(rng, words, n_pairs, int(rng.integers(n_pairs)))
+        own = np.random.default_rng(int(rng.integers(2**62)))  # so that the controls have the same lists
+        pairs = drawn_pairs(own, words, n_pairs, int(own.integers(n_pairs)))
         question = asks(pairs.key)
-        front = _first_reading(rng, words, pairs, first)
+        front = _first_reading(own, words, pairs, first)
         once, twice = pairs.answered(question), pairs.answered(question, front)
         return [replace(once, conditions={"reads": 1.0}), replace(twice, conditions={"reads": 2.0})]
 

@@ -129,6 +129,7 @@ def test_no_reader_of_a_control_is_above_one_in_n_pairs(control: str) -> None:
     told = [{*pairs_in(text).values()} for text in prompts.texts]
     assert all(answer in values for answer, values in zip(answers(prompts, WORDS), told, strict=True))
     is_key = [text.split()[-1] in pairs_in(text) for text in prompts.texts]
+    assert answers(prompts, WORDS) == answers(key_value_grid(WORDS, seed=0, n_items=300, n_pairs=[4]), WORDS)
     assert all(is_key) if control == "shuffled_values" else not any(is_key)
 
 
@@ -196,6 +197,7 @@ def test_what_is_read_first_is_as_long_and_says_what_the_control_asks(first: str
     same = read_twice(WORDS, seed=0, n_items=10, n_pairs=6)
     for once, twice in groups(prompts):
         text, key = prompts.texts[once], prompts.texts[once].split()[-1]
+        assert text == same.texts[once]
         assert prompts.texts[twice].endswith(f". {text}")
         front = prompts.texts[twice].removesuffix(f". {text}")
         if first == "question":
