@@ -71,3 +71,14 @@ def is_text(prompts: Promptset) -> Tensor:
     inside = prompts.clean.padding.bool().cpu()
     inside[:, : int(prompts.facts.get("offset", 0))] = False
     return inside
+
+
+def matched(first: Tensor, second: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
+    """As many places of each of two classes [item position] bool: of the larger one those with the lowest `drawn`."""
+    n_kept = torch.minimum(first.sum(dim=1), second.sum(dim=1))[:, None]
+
+    def cut(places: Tensor) -> Tensor:
+        order = drawn.masked_fill(~places, 2.0).argsort(dim=1).argsort(dim=1)
+        return places & (order < n_kept)
+
+    return cut(first), cut(second)

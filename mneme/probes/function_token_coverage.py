@@ -8,7 +8,7 @@ from torch import Tensor
 from mneme.arguments import whole_number
 from mneme.batching import in_batches
 from mneme.curve import Curve
-from mneme.function_tokens import is_function_token, is_text
+from mneme.function_tokens import is_function_token, is_text, matched
 from mneme.model import LanguageModel
 from mneme.neurons import most_active, neuron_activations
 from mneme.probe import probe
@@ -76,14 +76,3 @@ def function_token_coverage(
     found = found.masked_fill(is_missing[:, None, None], torch.nan)
     layers = torch.arange(lm.n_layers, dtype=torch.float64)
     return {"function_coverage": Curve(layers, found[:, 0]), "content_coverage": Curve(layers, found[:, 1])}
-
-
-def matched(first: Tensor, second: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
-    """As many places of each of two classes [item position] bool: of the larger one those with the lowest `drawn`."""
-    n_kept = torch.minimum(first.sum(dim=1), second.sum(dim=1))[:, None]
-
-    def cut(places: Tensor) -> Tensor:
-        order = drawn.masked_fill(~places, 2.0).argsort(dim=1).argsort(dim=1)
-        return places & (order < n_kept)
-
-    return cut(first), cut(second)

@@ -5,12 +5,11 @@ import torch
 
 from mneme.batch import Batch
 from mneme.errors import BadInput, NotApplicable
-from mneme.function_tokens import is_function_token, is_text
+from mneme.function_tokens import is_function_token, is_text, matched
 from mneme.measuring import measure
 from mneme.model import LanguageModel
 from mneme.neurons import neuron_activations
 from mneme.probe import probes
-from mneme.probes.function_token_coverage import matched
 from mneme.probes.function_token_loss import function_token_loss
 from mneme.promptset import Promptset
 from mneme.scores import TokenScores
