@@ -39,7 +39,7 @@ def halves(lm: LanguageModel, conflict: Promptset, seed: int, held_out: str | No
 
     held_out: a condition of the prompts; then heads are chosen where it has its lowest value and tested on all others,
     such as other wordings or another relation.
-    Raises: BadInput for an unknown condition; NotApplicable where a group is empty.
+    Raises: BadInput for an unknown condition; NotApplicable where it is the same everywhere, or a group is empty.
     """
     chosen_on = split_items(conflict, seed) if held_out is None else _lowest(conflict, held_out, who)
     known = known_items(lm, conflict)
@@ -111,4 +111,8 @@ def _lowest(prompts: Promptset, condition: str, who: str) -> Tensor:
         known = ", ".join(prompts.conditions) or "none"
         raise BadInput(f"{who}.held_out is {condition!r}: choose a condition of the prompts, which have {known}")
     values = prompts.conditions[condition]
-    return values == values[~values.isnan()].min()
+    given = values[~values.isnan()]
+    lowest: Tensor = values == given.min()
+    if not bool((given != given.min()).any()):
+        raise NotApplicable(f"{who}: all prompts have one {condition}, so there is no other one to test heads on")
+    return lowest

@@ -335,6 +335,13 @@ def test_prompts_that_are_no_conflict_do_not_apply() -> None:
             measure(probes.get(name), {}, conflict_prompts(n_unknown=8), lm=planted())
 
 
+def test_a_condition_that_is_the_same_everywhere_holds_nothing_out() -> None:
+    prompts = replace(conflict_prompts(), conditions={"place": torch.zeros(8, dtype=torch.float64)})
+    for name in ("value_scaling", "conflict_pruning"):
+        with pytest.raises(NotApplicable, match="all prompts have one place"):
+            measure(probes.get(name), {"held_out": "place"}, prompts, lm=planted())
+
+
 def test_a_model_without_heads_for_an_answer_does_not_apply() -> None:
     with pytest.raises(NotApplicable, match="no head of planted writes for the answer of the context"):
         measure(probes.get("value_scaling"), {}, conflict_prompts(), lm=planted(0.0, 2.0))
