@@ -16,7 +16,7 @@ from mneme.model import LanguageModel
 from mneme.progress import Progress, silent
 from mneme.promptset import Promptset
 
-STORED = 3  # tensors of the residual's width that are kept of each layer while it is measured
+STORED = 4  # tensors of about the residual's width that are kept of each layer while it is measured
 
 
 def over_prompts(
