@@ -26,7 +26,7 @@ def noun_list_grid(  # noqa: PLR0913  a generator's keywords are what its YAML m
     condition: str = "repeat",
     n_nouns: Sequence[int] = (3, 5, 7, 10),
     n_between: Sequence[int] = (26, 47, 99, 194),
-    n_lists: int = 6,
+    n_lists: int = 3,
     split: str = "evaluation",
 ) -> Promptset:
     """The prompts of `verbatim_list` with `ends: full`, told for every size of a list and every length between.
