@@ -19,7 +19,7 @@ from storage.lake import Lake
 from storage.redacting import redacted
 from storage.specs import TrialSpec
 from tasks.deliver import deliver, deliver_without_rows
-from tasks.identify import Identified, identify
+from tasks.identify import Identified, identify, ranking_trial
 from tasks.keys import ATTENTION
 from tasks.materialise import is_trained
 from tasks.measure import measure
@@ -75,8 +75,8 @@ def answer_pairing(home: Home, asking: Asking, trials: Sequence[TrialSpec]) -> A
         if model in asking.untrained:
             raise asking.untrained[model]
         pairing = open_pairing(home, trials[0], asking.device)
-        asked = [identify(trial, pairing.parts) for trial in trials]
-        missing = [each for each in asked if asking.anew(each.trial) or not each.is_delivered(home)]
+        asked, refused = _identified(pairing, trials)
+        missing = [each for each in asked.values() if asking.anew(each.trial) or not each.is_delivered(home)]
         if missing:
             pairing = open_pairing(home, trials[0], asking.device, use=True)
         traces = trace_missing(pairing, asking, missing)
@@ -85,7 +85,28 @@ def answer_pairing(home: Home, asking: Asking, trials: Sequence[TrialSpec]) -> A
             asking.untrained[model] = error
         return Answered(tuple(_without_rows(home, asking, trial, error) for trial in trials), None)
     prompts = ContentStore(home.store).path(object_of(pairing.promptset)) / PROMPTS
-    return Answered(tuple(_answer(pairing, asking, each, traces) for each in asked), str(prompts))
+    answers = (
+        _without_rows(home, asking, trial, refused[trial.trial_id])
+        if trial.trial_id in refused
+        else _answer(pairing, asking, asked[trial.trial_id], traces)
+        for trial in trials
+    )
+    return Answered(tuple(answers), str(prompts))
+
+
+def _identified(pairing: Pairing, trials: Sequence[TrialSpec]) -> tuple[dict[str, Identified], dict[str, MnemeError]]:
+    """The trials by id; and why, where one cannot be asked since the prompts that rank its heads make no sense."""
+    asked: dict[str, Identified] = {}
+    refused: dict[str, MnemeError] = {}
+    for trial in trials:
+        ranked = ranking_trial(trial)
+        try:
+            is_elsewhere = ranked is not None and trial.ranked_on is not None
+            elsewhere = open_pairing(pairing.home, ranked, pairing.device).parts if ranked and is_elsewhere else None
+            asked[trial.trial_id] = identify(trial, pairing.parts, elsewhere)
+        except MnemeError as error:
+            refused[trial.trial_id] = error
+    return asked, refused
 
 
 def trace_missing(pairing: Pairing, asking: Asking, missing: Sequence[Identified]) -> dict[str, Value]:
@@ -97,7 +118,7 @@ def trace_missing(pairing: Pairing, asking: Asking, missing: Sequence[Identified
     unmeasured = [
         each
         for one in missing
-        for each in (one, one.ranking)
+        for each in (one, one.own_ranking)
         if each is not None
         and each.site is not None
         and (asking.anew(each.trial) or not is_whole(home, entries.read(each.measure_key)))
@@ -121,9 +142,7 @@ def trace_missing(pairing: Pairing, asking: Asking, missing: Sequence[Identified
 
 def measured(pairing: Pairing, asking: Asking, asked: Identified, traces: dict[str, Value]) -> Value:
     """A trial's items in the store, from the cache, the trace or the model."""
-    ranking = None if asked.ranking is None else measured(pairing, asking, asked.ranking, traces)
-    if ranking is not None and "not_applicable" in ranking:
-        raise NotApplicable(ranking["not_applicable"])
+    ranking = _ranking(pairing, asking, asked, traces)
     trial = asked.trial
     return measure.run(
         pairing.home,
@@ -137,10 +156,24 @@ def measured(pairing: Pairing, asking: Asking, asked: Identified, traces: dict[s
             "promptset": pairing.promptset,
             "trace": traces.get(str(asked.site)),
             "ranking": ranking,
+            "is_ranked_elsewhere": asked.is_ranked_elsewhere,
             "how": {**pairing.how, "label": trial.label},
         },
         refresh=asking.anew(trial),
     )
+
+
+def _ranking(pairing: Pairing, asking: Asking, asked: Identified, traces: dict[str, Value]) -> Value | None:
+    """The items whose heads an intervention takes, measured on the trial's own prompts or on others."""
+    if asked.ranking is None:
+        return None
+    if asked.is_ranked_elsewhere:
+        pairing = open_pairing(pairing.home, asked.ranking.trial, pairing.device, use=True)
+        traces = trace_missing(pairing, asking, [asked.ranking])
+    found = measured(pairing, asking, asked.ranking, traces)
+    if "not_applicable" in found:
+        raise NotApplicable(found["not_applicable"])
+    return found
 
 
 def _answer(pairing: Pairing, asking: Asking, asked: Identified, traces: dict[str, Value]) -> Answer:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,6 +11,28 @@ from torch import Tensor
 from mneme.controls import Head
 from mneme.errors import NotApplicable
 from mneme.promptset import Promptset
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Items [item layer head] of the probe by which an intervention takes heads.
+
+    is_elsewhere: they are items of other prompts than the intervention's: nothing was chosen on those, and all of them
+    are tested. Else heads are ranked on one half of the prompts and tested on the other.
+    """
+
+    scores: Tensor
+    is_elsewhere: bool = False
+
+    def chosen(self, prompts: Promptset, seed: int) -> tuple[list[Head], Tensor]:
+        """Heads, highest first, and on which of the prompts they are tested: bool [item].
+
+        Raises: NotApplicable for fewer than two prompts or clusters, unless heads are ranked elsewhere.
+        """
+        if self.is_elsewhere:
+            return order_of_heads(self.scores), torch.ones(len(prompts), dtype=torch.bool)
+        ranked_on = split_items(prompts, seed)
+        return order_of_heads(self.scores[ranked_on]), ~ranked_on
 
 
 def order_of_heads(ranking: Tensor) -> list[Head]:

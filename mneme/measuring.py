@@ -13,6 +13,7 @@ from mneme.attention import AttentionInputs
 from mneme.batch import Batch
 from mneme.curve import Curve, CurveFacts, curves_to_arrays
 from mneme.errors import BadInput, NotApplicable
+from mneme.head_order import Ranking
 from mneme.model import LanguageModel
 from mneme.probe import Probe, probes
 from mneme.progress import Progress, silent
@@ -37,7 +38,7 @@ def measure(  # noqa: PLR0913  what a probe may be given, by keyword
     *,
     trace: Mapping[str, Tensor] | None = None,
     lm: LanguageModel | None = None,
-    ranking: Tensor | None = None,
+    ranking: Tensor | Ranking | None = None,
     probe_seed: int = 0,
     progress: Progress = silent,
 ) -> Arrays:
@@ -48,7 +49,8 @@ def measure(  # noqa: PLR0913  what a probe may be given, by keyword
 
     trace: the stored arrays of the probe's site (`tracing.trace_sites`); without it the model `lm` runs. A probe that
     reads prompts needs neither.
-    ranking: for interventions that take the heads of another probe, its items [item layer head], or [layer head].
+    ranking: for interventions that take the heads of another probe, its items [item layer head], or [layer head]; as
+    `Ranking` where they are items of other prompts, on which no prompt of these was chosen.
     Raises: NotApplicable where the probe makes no sense for these prompts or this model; BadInput when neither trace
     nor model is given, or a value lies outside the probe's range.
     """
@@ -182,7 +184,9 @@ def _check_prompts(probe: Probe, prompts: Promptset) -> None:
         )
 
 
-def _needed(probe: Probe, lm: LanguageModel | None, ranking: Tensor | None, prompts: Promptset) -> tuple[Any, ...]:
+def _needed(
+    probe: Probe, lm: LanguageModel | None, ranking: Tensor | Ranking | None, prompts: Promptset
+) -> tuple[Any, ...]:
     """What an intervention takes first: the model, the prompts, and the ranking if it takes another probe's heads."""
     lm = _model(probe, lm)
     lm.require_attention()
@@ -190,12 +194,15 @@ def _needed(probe: Probe, lm: LanguageModel | None, ranking: Tensor | None, prom
         return lm, prompts
     if ranking is None:
         raise BadInput(f"{probe.name} needs the items of the probe that ranks its heads")
-    if ranking.ndim == 2:  # read off the weights: the same for every prompt
-        ranking = ranking.expand(len(prompts), -1, -1)
-    wanted = (len(prompts), lm.n_layers, lm.n_heads)
-    if ranking.shape != wanted:
-        raise BadInput(f"the ranking must be [item layer head] {wanted}, not {tuple(ranking.shape)}")
-    return lm, prompts, ranking
+    given = ranking if isinstance(ranking, Ranking) else Ranking(ranking)
+    n_items = len(given.scores) if given.is_elsewhere and given.scores.ndim == 3 else len(prompts)
+    scores = given.scores
+    if scores.ndim == 2:  # read off the weights: the same for every prompt
+        scores = scores.expand(n_items, -1, -1)
+    wanted = (n_items, lm.n_layers, lm.n_heads)
+    if scores.shape != wanted:
+        raise BadInput(f"the ranking must be [item layer head] {wanted}, not {tuple(scores.shape)}")
+    return lm, prompts, Ranking(scores, given.is_elsewhere)
 
 
 def _model(probe: Probe, lm: LanguageModel | None) -> LanguageModel:

@@ -199,7 +199,8 @@ class TrialSpec(Spec):
     """One model x one promptset x one probe, with their seeds: what was asked.
 
     `model_seed` is None for weights that no seed of ours made (local, hub); `step` is a step of the model's training,
-    None for the finished model.
+    None for the finished model; `ranked_on` is the promptset that the parameter `rank_on` names, None where heads are
+    ranked on the trial's own prompts or not at all.
     """
 
     model: Name
@@ -213,6 +214,7 @@ class TrialSpec(Spec):
     variant: Name
     parameters: Parameters
     probe_seed: Seed
+    ranked_on: PromptsetSpec | None = None
 
     def asked(self) -> dict[str, Any]:
         """The spec without what has no bearing on the answer (descriptions, and of a finished model its steps).
@@ -221,8 +223,8 @@ class TrialSpec(Spec):
         """
         idle = {"description": True} | ({"step_revision": True} if self.step is None else {})
         idle |= {"baseline": True} if self.model_spec.baseline is None else {}
-        unsaid = {"description": True} | ({"accuracy": True} if self.promptset_spec.accuracy is None else {})
-        exclude: dict[str, Any] = {"model_spec": idle, "promptset_spec": unsaid}
+        exclude: dict[str, Any] = {"model_spec": idle, "promptset_spec": _unsaid(self.promptset_spec)}
+        exclude["ranked_on"] = True if self.ranked_on is None else _unsaid(self.ranked_on)
         return self.model_dump(mode="json", exclude=exclude | ({"step": True} if self.step is None else {}))
 
     @property
@@ -255,6 +257,11 @@ class TrialSpec(Spec):
         """Short name for people: model[seed]@step / promptset[seed] / probe[variant]."""
         variant = "" if self.variant == PRIMARY else f"[{self.variant}]"
         return f"{self.pairing_label} / {self.probe}{variant}"
+
+
+def _unsaid(promptset: PromptsetSpec) -> dict[str, bool]:
+    """What of a promptset's spec has no bearing on a trial's answer, or is not set."""
+    return {"description": True} | ({"accuracy": True} if promptset.accuracy is None else {})
 
 
 def is_name(text: str) -> bool:

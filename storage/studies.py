@@ -12,6 +12,7 @@ from mneme.registry import near_names
 from storage.config_files import config_path, parse, read_spec, read_yaml, set_key
 from storage.config_text import plain_yaml, refuse_odd_values
 from storage.model_steps import refuse_absent_steps
+from storage.rankings import ranking_choice, ranking_promptset
 from storage.signatures import check_parameters
 from storage.specs import PRIMARY, ModelSpec, ProbeChoice, ProbeSpec, PromptsetSpec, StudySpec, TrialSpec
 
@@ -136,7 +137,7 @@ def _trials(spec: StudySpec) -> list[TrialSpec]:
         refuse_absent_steps(chosen.model, model, spec.steps)
     for _, promptset in promptsets:
         check_parameters("promptset", promptset.generator, promptset.parameters)
-    probes = [(each, probe_parameters(each, _changes(spec, "probes", each.probe))) for each in spec.probes]
+    probes = [_probe(spec, each) for each in spec.probes]
     model_states = [
         (chosen.model, model, seed, step)
         for chosen, model in models
@@ -156,12 +157,28 @@ def _trials(spec: StudySpec) -> list[TrialSpec]:
             variant=choice.variant,
             parameters=parameters,
             probe_seed=spec.probe_seed,
+            ranked_on=ranked_on,
         )
         for (model_name, model, model_seed, step), (promptset_name, promptset), promptset_seed, (
             choice,
             parameters,
+            ranked_on,
         ) in itertools.product(model_states, promptsets, spec.promptset_seeds, probes)
     ]
+
+
+def _probe(spec: StudySpec, choice: ProbeChoice) -> tuple[ProbeChoice, dict[str, Any], PromptsetSpec | None]:
+    """A probe with its parameters, and the promptset on which its heads are ranked where that is another one."""
+    parameters = probe_parameters(choice, _changes(spec, "probes", choice.probe))
+    ranking = ranking_choice(choice.probe, parameters)
+    if ranking is not None:
+        probe_parameters(ranking)  # refuses an unknown variant
+    name = ranking_promptset(choice.probe, parameters)
+    if name is None:
+        return choice, parameters, None
+    ranked_on = cast(PromptsetSpec, read_spec("promptsets", name, _changes(spec, "promptsets", name)))
+    check_parameters("promptset", ranked_on.generator, ranked_on.parameters)
+    return choice, parameters, ranked_on
 
 
 def probe_parameters(choice: ProbeChoice, changes: Sequence[tuple[str, Any]] = ()) -> dict[str, Any]:

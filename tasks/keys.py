@@ -70,13 +70,15 @@ def trace_parts(site: str, run: Parts) -> Parts:
     return {"site": site, **run, **_code(["mneme.tracing"])}
 
 
-def measure_parts(trial: TrialSpec, run: Parts, ranking: str | None) -> Parts:
+def measure_parts(trial: TrialSpec, run: Parts, ranking: str | None, *, is_ranked_elsewhere: bool) -> Parts:
     """What a trial's items depend on; `ranking` is the key of the items whose heads an intervention takes."""
+    elsewhere = {"ranked_elsewhere": True} if is_ranked_elsewhere else {}
     return {
         "probe": trial.probe,
         "parameters": trial.parameters,
         "probe_seed": trial.probe_seed if is_given_a_seed(trial) else None,
         "ranking": ranking,
+        **elsewhere,
         **{name: part for name, part in run.items() if name != "promptset" or not reads_weights(trial)},
         **_code([member_module("probe", trial.probe), "mneme.measuring"]),
     }
@@ -95,12 +97,6 @@ def is_given_a_seed(trial: TrialSpec) -> bool:
 def reads_weights(trial: TrialSpec) -> bool:
     """Whether the trial's probe looks at the weights alone: its items are the same for every promptset."""
     return bool(declared_facts("probe", trial.probe).get("reads") == "weights")
-
-
-def ranking_probe(trial: TrialSpec) -> str | None:
-    """The probe whose heads this trial's probe takes, None when it ranks nothing."""
-    parameter = declared_facts("probe", trial.probe).get("ranks_with")
-    return None if parameter is None else str(trial.parameters[str(parameter)])
 
 
 def _texts() -> Parts:

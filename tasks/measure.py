@@ -22,14 +22,16 @@ def measure(  # noqa: PLR0913  a stage's inputs are its identity
     promptset: Value,
     trace: Value | None,
     ranking: Value | None,
+    is_ranked_elsewhere: bool,
     how: dict[str, str],
 ) -> Value:
     """Run a probe: from `trace` with no forward pass when it is given, else live, or from the prompts alone.
 
-    The items go to the store. `ranking` holds the items whose heads an intervention takes; `how` holds dtype, device
-    and label.
+    The items go to the store. `ranking` holds the items whose heads an intervention takes, `is_ranked_elsewhere`
+    whether they are those of other prompts; `how` holds dtype, device and label.
     """
     from mneme.errors import NotApplicable
+    from mneme.head_order import Ranking
     from mneme.measuring import measure as measured
     from mneme.probe import probes
     from storage.arrays import read_arrays, write_arrays
@@ -47,7 +49,8 @@ def measure(  # noqa: PLR0913  a stage's inputs are its identity
         before = lm.forwards
         given["lm"] = lm
     if ranking is not None:
-        given["ranking"] = read_arrays(store.file(object_of(ranking)))["scores"]
+        scores = read_arrays(store.file(object_of(ranking)))["scores"]
+        given["ranking"] = Ranking(scores, is_elsewhere=is_ranked_elsewhere)
     progress = Narration(f"measure: {how['label']}")
     try:
         items = measured(member, parameters, prompts, progress=progress, **given)

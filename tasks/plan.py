@@ -17,8 +17,8 @@ from storage.identity import changed_parts
 from storage.model_steps import source_at
 from storage.signatures import declared_facts
 from storage.specs import RecipeSource, TrialSpec
-from tasks.identify import Identified, identify
-from tasks.keys import key_of, prepare_parts, recipe_parts, run_parts
+from tasks.identify import Identified, identify, ranking_trial
+from tasks.keys import Parts, key_of, prepare_parts, recipe_parts, run_parts
 from tasks.materialise import at_step, folder_value
 from tasks.sizes import MIB, fits, trace_bytes
 from tasks.stage import Value, is_whole
@@ -68,10 +68,34 @@ def plan_pairing(
         return [Planned(trial, True, f"not applicable: {promptset['not_applicable']}") for trial in trials]
     run = run_parts(first, model, promptset, device)
     rate = _operations_per_second()
-    return [
-        _planned(home, identify(trial, run), model, promptset, limit_mib, before.get(trial.trial_id), rate)
-        for trial in trials
-    ]
+    planned = []
+    for trial in trials:
+        try:
+            asked = identify(trial, run, _elsewhere(entries, trial, model, device))
+        except _Unprepared:
+            planned.append(_unknown(trial, "the promptset that ranks its heads is not prepared yet"))
+        except NotApplicable as reason:
+            planned.append(Planned(trial, True, f"not applicable: {reason}"))
+        else:
+            planned.append(_planned(home, asked, model, promptset, limit_mib, before.get(trial.trial_id), rate))
+    return planned
+
+
+class _Unprepared(Exception):
+    """A promptset is not in the store yet."""
+
+
+def _elsewhere(entries: Entries, trial: TrialSpec, model: Value, device: str) -> Parts | None:
+    """Identity of the model on the other promptset that ranks a trial's heads, None where there is none."""
+    ranked = ranking_trial(trial)
+    if ranked is None or trial.ranked_on is None:
+        return None
+    promptset = entries.read(key_of("prepare", prepare_parts(ranked, model)))
+    if promptset is None:
+        raise _Unprepared
+    if "not_applicable" in promptset:
+        raise NotApplicable(promptset["not_applicable"])
+    return run_parts(ranked, model, promptset, device)
 
 
 def known_model(home: Home, trial: TrialSpec) -> Value | None:
