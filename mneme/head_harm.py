@@ -25,10 +25,11 @@ MOST_DISTINCT = 2**62  # more distinct sets than an int64 counts are all the sam
 
 @dataclass(frozen=True)
 class HeadTest:
-    """How heads are tested: by whom, what is done to them, sizes of the sets, random sets per size, seed.
+    """How heads are tested: by whom, what is done to them, sizes of the sets, random sets per size, seed, where.
 
     kind: `mean` (each head's output replaced by its mean over the promptset, per position), `zero`, or `uniform` (the
-    same attention to all keys that the head may see).
+    same attention to all keys that the head may see). position: a position label of the prompts, to ablate there only;
+    None = all positions.
     Raises: BadInput for an unknown kind, no sizes, or a number below 1.
     """
 
@@ -37,15 +38,18 @@ class HeadTest:
     sizes: tuple[int, ...]
     n_draws: int
     seed: int
+    position: str | None = None
 
     @classmethod
-    def of(cls, who: str, kind: object, ks: object, n_draws: object, seed: int) -> HeadTest:
+    def of(
+        cls, who: str, kind: object, ks: object, n_draws: object, seed: int, position: str | None = None
+    ) -> HeadTest:
         """A test from parameters as a YAML gives them."""
         if not isinstance(ks, list | tuple) or not ks:
             raise BadInput(f"{who}.ks is {ks!r}: give a list of set sizes, such as [1, 2, 4]")
         how = cast(Kind, one_of(f"{who}.kind", kind, get_args(Kind)))
         sizes = tuple(sorted({whole_number(f"{who}.ks", k, 1) for k in ks}))
-        return cls(who, how, sizes, whole_number(f"{who}.n_draws", n_draws, 1), seed)
+        return cls(who, how, sizes, whole_number(f"{who}.n_draws", n_draws, 1), seed, position)
 
     def fitting(self, n_ranked: int) -> list[int]:
         """The sizes of sets that the ranked heads can fill; raises NotApplicable where there is none."""
@@ -74,12 +78,15 @@ def harm_of_heads(
     sizes = test.fitting(len(order))
     reference = prompts.clean if test.kind == "mean" else None
     readout = readout_of(prompts)
-    ablated = ablate_heads(lm, prompts.clean, readout, test.kind, reference, progress=progress).cpu()
+    where = test.position
+    ablated = ablate_heads(lm, prompts.clean, readout, test.kind, reference, positions=where, progress=progress).cpu()
     clean = ablate_head_sets(lm, prompts.clean, readout, [()]).cpu()
     sets = _Sets(order, sizes, lm, test)
     tested = prompts.select(is_tested)
     readout = readout_of(tested)
-    changed = ablate_head_sets(lm, tested.clean, readout, sets.all, test.kind, reference, progress=progress).cpu()
+    changed = ablate_head_sets(
+        lm, tested.clean, readout, sets.all, test.kind, reference, positions=where, progress=progress
+    ).cpu()
     return {
         "clean": clean[:, 0],
         "effects": clean[:, :, None] - ablated,

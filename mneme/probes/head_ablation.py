@@ -36,6 +36,7 @@ def head_ablation(  # noqa: PLR0913  what `measuring` gives, and what the YAML m
     rank_on: str | None = None,  # noqa: ARG001  says of which prompts
     ks: Sequence[int] = (1, 2, 3, 4, 6, 8),
     n_draws: int = 100,
+    position: str | None = None,
 ) -> dict[str, Tensor]:
     """Effect of ablating each head alone, and the top-k heads of another probe together.
 
@@ -48,9 +49,10 @@ def head_ablation(  # noqa: PLR0913  what `measuring` gives, and what the YAML m
             half of the prompts, and the effect of the sets is measured on the other half only
     ks:     sizes of the sets; those larger than the number of ranked heads are left out
     n_draws: random sets per k, with as many heads in each layer and none of the tested ones; fewer where fewer exist
+    position: a position label, to ablate there only: `end` is where a one-token answer is decoded; None = everywhere
 
     Returns, raises: as `harm_of_heads`
     Source: METHODS 3 (delta = m(clean) - m(ablated)), METHODS 4 (split A / split B, per-layer-matched controls)
     """
-    test = HeadTest.of("head_ablation", kind, ks, n_draws, probe_seed)
+    test = HeadTest.of("head_ablation", kind, ks, n_draws, probe_seed, position)
     return harm_of_heads(lm, prompts, ranking, test, primary_readout, progress)

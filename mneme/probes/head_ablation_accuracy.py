@@ -41,6 +41,7 @@ def head_ablation_accuracy(  # noqa: PLR0913  what `measuring` gives, and what t
     rank_on: str | None = None,  # noqa: ARG001  says of which prompts
     ks: Sequence[int] = (1, 2, 4, 8),
     n_draws: int = 100,
+    position: str | None = None,
 ) -> dict[str, Tensor]:
     """Accuracy lost by ablating each head alone, and the top-k heads of another probe together.
 
@@ -48,7 +49,7 @@ def head_ablation_accuracy(  # noqa: PLR0913  what `measuring` gives, and what t
     Range:  -1 .. 1
     outcome: `answer_accuracy` (the best correct answer beats the best wrong one), or `copy_accuracy` (the tokens of
             copy 2 that are the first choice); a tie is no credit
-    kind, rank_by, rank_on, ks, n_draws: as in `head_ablation`, which measures the same in nats
+    kind, rank_by, rank_on, ks, n_draws, position: as in `head_ablation`, which measures the same in nats
 
     Returns, raises: as `harm_of_heads`; NotApplicable too for prompts without answers, or without a known period
     Source: METHODS 2a (masking K heads beside random ones), METHODS 3, 4
@@ -58,5 +59,5 @@ def head_ablation_accuracy(  # noqa: PLR0913  what `measuring` gives, and what t
     def readout_of(some: Promptset) -> Readout:
         return read(some, f"head_ablation_accuracy with outcome {outcome}")
 
-    test = HeadTest.of("head_ablation_accuracy", kind, ks, n_draws, probe_seed)
+    test = HeadTest.of("head_ablation_accuracy", kind, ks, n_draws, probe_seed, position)
     return harm_of_heads(lm, prompts, ranking, test, readout_of, progress)
