@@ -14,6 +14,7 @@ from mneme.probes.evidence_enrichment import evidence_enrichment
 from mneme.probes.evidence_mass import evidence_mass
 from mneme.probes.evidence_share import evidence_share
 from mneme.promptset import Promptset
+from tests.architectures import tiny
 from tests.patterns import uniform, with_pattern
 from tests.planted import BLOCK, copy_model, save
 
@@ -188,6 +189,24 @@ def test_calibrated_attention_is_the_difference_of_two_masses_where_nothing_is_d
     lm, mass = copier(tmp_path), probes.get("evidence_mass")
     expected = measure(mass, {}, given, lm=lm)["scores"] - measure(mass, {}, empty, lm=lm)["scores"]
     torch.testing.assert_close(calibrated(lm, given), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "gpt_neox", "llama", "gemma2"])
+def test_mass_and_share_are_those_of_the_eager_attention_of_hugging_face(model_type, tmp_path):
+    hf = tiny(model_type)
+    hf.save_pretrained(tmp_path)
+    ids = torch.randint(3, 40, (3, 16), generator=torch.Generator().manual_seed(4))
+    given = prompts(ids=ids, key=9, value=10, question_first=12, question=14)
+    hf.set_attn_implementation("eager")
+    rows = torch.stack(hf(ids, output_attentions=True).attentions, dim=1)[..., 12:15, :]
+    mass, context = rows[..., 9:11].sum(dim=-1).mean(dim=-1), rows[..., 1:12].sum(dim=-1).mean(dim=-1)
+    lm = load_model(tmp_path)
+    found = {
+        name: measure(probes.get(name), {}, given, lm=lm)["scores"] for name in ("evidence_mass", "evidence_share")
+    }
+    whole = [1] if model_type == "gemma2" else [0, 1, 2]  # its other layers have a window of 6
+    torch.testing.assert_close(found["evidence_mass"][:, whole], mass[:, whole], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(found["evidence_share"][:, whole], (mass / context)[:, whole], atol=1e-5, rtol=1e-4)
 
 
 def test_what_lies_two_deviations_below_the_mean_is_dropped():
