@@ -17,7 +17,6 @@ from mneme.errors import NotApplicable
 from mneme.model import LanguageModel
 from mneme.progress import Progress, silent
 from mneme.promptset import Promptset
-from mneme.readouts import logit_difference
 
 COMPLETE = 0.02  # of the change of the readout, that integrated gradients may miss
 _STEPS, _MOST_STEPS = 16, 128
@@ -39,8 +38,8 @@ def token_importance(lm: LanguageModel, prompts: Promptset, method: str, progres
 
     def run(items: slice) -> Tensor:
         part = prompts.clean.select(items)
-        readout = logit_difference(correct[items].to(lm.device), wrong[items].to(lm.device))
-        found = measure(Embedded.of(lm, part, readout)).masked_fill(lm.batch(part).padding == 0, torch.nan)
+        given = Embedded.of(lm, part, correct[items], wrong[items])
+        found = measure(given).masked_fill(given.batch.padding == 0, torch.nan)
         missing = prompts.clean.ids.shape[1] - found.shape[1]
         return torch.nn.functional.pad(found.double().cpu(), (0, missing), value=torch.nan)
 
@@ -89,11 +88,13 @@ def integrated_gradients(given: Embedded) -> Tensor:
     with torch.no_grad():
         wanted = given.read(given.clean) - given.read(given.blank.expand_as(given.clean))
     found = torch.full(given.batch.ids.shape, torch.nan, dtype=wanted.dtype, device=wanted.device)
+    left = torch.arange(len(wanted), device=wanted.device)
     n_steps = _STEPS
-    while n_steps <= _MOST_STEPS and bool(found[:, 0].isnan().any()):
-        tried = _integrated(given, n_steps)
-        is_complete = (tried.sum(dim=1) - wanted).abs() < COMPLETE * wanted.abs()
-        found = torch.where((found[:, :1].isnan() & is_complete[:, None]), tried, found)
+    while n_steps <= _MOST_STEPS and len(left):
+        tried = _integrated(given.select(left), n_steps)
+        is_complete = (tried.sum(dim=1) - wanted[left]).abs() < COMPLETE * wanted[left].abs()
+        found[left[is_complete], : tried.shape[1]] = tried[is_complete]
+        left = left[~is_complete]
         n_steps *= 2
     return found
 

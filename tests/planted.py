@@ -135,3 +135,21 @@ def back_copying_model(triggers: tuple[int, ...]) -> GPT2LMHeadModel:
         ordinary = resting[resting != FIRST_ID]
         model.lm_head.weight[(ordinary + 1) % FIRST_ID, ordinary] = SCALE
     return model
+
+
+def bag_model(weights: Tensor, answer: int) -> GPT2LMHeadModel:
+    """A bag of tokens: one head adds up what tokens say, those that say something in equal measure.
+
+    L0H0 attends to each token in proportion to exp(its weight), wherever it stands, and writes 1 for `answer` from
+    every token with a weight above 0, nothing from the others: the more attention a token gets, the more it adds.
+    Shape: weights [vocab].
+    """
+    model = _blank()
+    block, wide = model.transformer.h[0], 4 * BLOCK
+    _identity_norm(block.ln_1, n_ones=2)
+    with torch.no_grad():
+        block.attn.c_attn.weight[POSITION, 0] = BLOCK**0.5
+        block.attn.c_attn.weight[TOKEN, wide] = weights
+        block.attn.c_attn.weight[TOKEN, 2 * wide] = (weights > 0).float()
+        block.attn.c_proj.weight[0, OUT.start + answer] = 1.0
+    return model

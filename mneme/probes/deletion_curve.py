@@ -17,7 +17,6 @@ from mneme.model import LanguageModel
 from mneme.probe import probe
 from mneme.progress import Progress, silent
 from mneme.promptset import Promptset
-from mneme.readouts import logit_difference
 from mneme.token_importance import METHODS, token_importance
 
 
@@ -49,7 +48,7 @@ def deletion_curve(  # noqa: PLR0913  what `measuring` gives, and what the YAML 
 ) -> dict[str, Curve]:
     """The logit difference without the k tokens of most importance, and with these alone; the others are blank.
 
-    x: tokens: k; NaN where a prompt has no more than k tokens before its last one, which asks and always stays
+    x: tokens: k; NaN where a prompt has fewer than k tokens before its last one, which asks and always stays
     method: as in `attribution_agreement`; what speaks for the answer comes first, ties in the order of the prompt
     comprehensiveness: logit difference of the whole prompt minus that without the k tokens, larger = they mattered
     sufficiency: minus that of the k tokens alone, smaller = they were enough
@@ -72,7 +71,7 @@ def deletion_curve(  # noqa: PLR0913  what `measuring` gives, and what the YAML 
     rng = np.random.default_rng(probe_seed)
     drawn = [_first(torch.from_numpy(rng.random(importance.shape)), is_asking, sizes) for _ in range(n_draws)]
     whole, without, alone = _losses(lm, prompts, [chosen, *drawn], progress)
-    is_missing = (importance[:, :1].isnan() | (torch.tensor(sizes) >= prompts.clean.lengths[:, None] - 1)).expand(
+    is_missing = (importance[:, :1].isnan() | (torch.tensor(sizes) > prompts.clean.lengths[:, None] - 1)).expand(
         len(prompts), len(sizes)
     )
     values = {
@@ -109,10 +108,10 @@ def _losses(
     """Logit difference of whole prompts [item 1], and without and with each choice of tokens alone [choice item k]."""
     assert prompts.correct_ids is not None  # noqa: S101  token_importance refuses
     assert prompts.wrong_ids is not None  # noqa: S101
-    correct, wrong = prompts.correct_ids.to(lm.device), prompts.wrong_ids.to(lm.device)
+    correct, wrong = prompts.correct_ids, prompts.wrong_ids
 
     def run(items: slice) -> Tensor:
-        given = Embedded.of(lm, prompts.clean.select(items), logit_difference(correct[items], wrong[items]))
+        given = Embedded.of(lm, prompts.clean.select(items), correct[items], wrong[items])
         n_tokens = given.batch.ids.shape[1]
         last = given.batch.lengths[:, None] - 1
         stays = torch.arange(n_tokens, device=lm.device) >= last
