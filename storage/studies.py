@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -88,13 +88,18 @@ def _parsed(settings: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
     return parsed
 
 
-def _members(spec: StudySpec, kind: str) -> set[str]:
-    named: dict[str, set[str]] = {
-        "models": {each.model for each in spec.models},
-        "promptsets": set(spec.promptsets),
-        "probes": {each.probe for each in spec.probes},
-    }
-    return named.get(kind, set())
+def _members(spec: StudySpec, kind: str) -> Iterator[str]:
+    """Names of the members of a kind that a study uses; promptsets that only rank heads are used too."""
+    if kind == "models":
+        yield from (each.model for each in spec.models)
+    elif kind == "probes":
+        yield from (each.probe for each in spec.probes)
+    elif kind == "promptsets":
+        yield from spec.promptsets
+        for each in spec.probes:
+            parameters = probe_parameters(each, _changes(spec, "probes", each.probe))
+            if (name := ranking_promptset(each.probe, parameters)) is not None:
+                yield name
 
 
 def _uses(spec: StudySpec, key: str) -> bool:
@@ -111,7 +116,7 @@ def _refuse_idle_overrides(spec: StudySpec, overrides: Mapping[str, Any]) -> Non
             name = rest.partition(".")[0][:80]
             raise BadInput(
                 f"override '{key[:80]}' changes nothing: the study uses no {kind[:-1]} '{name}'"
-                + near_names(name, sorted(_members(spec, kind)))
+                + near_names(name, sorted(set(_members(spec, kind))))
             )
 
 

@@ -186,3 +186,55 @@ def test_a_step_that_is_not_there_is_refused_before_anything_runs(
     override = "" if keep is None else f"overrides: {{models.quick.source.parameters.keep: {keep}}}\n"
     with pytest.raises(BadInput, match=sentence):
         study(configs, f"models: [{model}]\nsteps: [0, 128, 3]\n" + STEPS + override)
+
+
+RANKED = """
+models: [quick]
+promptsets: [repeated_tokens]
+probes: [{probe: head_ablation, variant: elsewhere}]
+"""
+
+
+def ranked(configs: Path, parameters: str, study_text: str = RANKED) -> Study:
+    text = f"parameters: {{ks: [1]}}\nvariants:\n  elsewhere: {parameters}\n"
+    (configs / "probes" / "head_ablation.yaml").write_text(text)
+    return study(configs, study_text)
+
+
+def test_the_promptset_that_ranks_heads_is_a_part_of_what_was_asked_and_the_lack_of_one_is_not(configs: Path) -> None:
+    (alone,) = ranked(configs, "{rank_by: previous_token}").trials
+    assert alone.ranked_on is None
+    assert "ranked_on" not in alone.asked()
+    (trial,) = ranked(configs, "{rank_by: 'induction[without_first]', rank_on: shuffled_tokens}").trials
+    assert trial.ranked_on == read_spec("promptsets", "shuffled_tokens")
+    assert "description" not in trial.asked()["ranked_on"]
+    changed = "overrides: {promptsets.shuffled_tokens.parameters.n_items: 3}\n"
+    (smaller,) = ranked(configs, "{rank_on: shuffled_tokens}", RANKED + changed).trials
+    assert smaller.ranked_on is not None
+    assert smaller.ranked_on.parameters["n_items"] == 3
+    assert len({alone.trial_id, trial.trial_id, smaller.trial_id}) == 3
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sentence"),
+    [
+        ("{rank_on: shuffled_token}", "unknown promptset 'shuffled_token'; did you mean 'shuffled_tokens'"),
+        ("{rank_on: [shuffled_tokens]}", "head_ablation.rank_on is .*: name a promptset, or leave it out"),
+        ("{rank_by: inductoin}", "unknown probe 'inductoin'; did you mean 'induction'"),
+        ("{rank_by: 'induction[first]'}", "probe induction has no variant 'first'"),
+        ("{rank_by: 'induction[with'}", "name a probe, or one of its variants as"),
+        ("{rank_by: 3}", "head_ablation.rank_by is 3: name a probe"),
+        ("{rank_by: ../induction}", "name a probe"),
+        ("{rank_by: copy_loss}", "copy_loss cannot rank heads, it is of level behavior: name one of level head"),
+    ],
+)
+def test_a_ranking_that_cannot_be_is_refused_in_one_sentence(configs: Path, parameters: str, sentence: str) -> None:
+    with pytest.raises(BadInput, match=sentence) as refusal:
+        ranked(configs, parameters)
+    assert "\n" not in str(refusal.value)
+
+
+def test_what_ranks_heads_may_be_changed_only_where_a_probe_names_it(configs: Path) -> None:
+    changed = "overrides: {promptsets.shuffled_tokens.parameters.n_items: 3}\n"
+    with pytest.raises(BadInput, match="the study uses no promptset 'shuffled_tokens'"):
+        ranked(configs, "{rank_by: induction}", RANKED + changed)
