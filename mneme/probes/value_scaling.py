@@ -117,7 +117,10 @@ def _chosen(
 ) -> tuple[Head, Tensor]:
     """The head that is scaled, and the prompts on which that is tested: bool [item]."""
     if not isinstance(head, str):
-        return _named(lm, head), known_items(lm, conflict)
+        named, known = _named(lm, head), known_items(lm, conflict)
+        if not bool(known.any()):
+            raise NotApplicable("value_scaling: the model gives none of the memorised answers closed book")
+        return named, known
     kind = one_of("value_scaling.head", head, KINDS)
     groups = halves(lm, conflict, seed, held_out, "value_scaling")
     written = head_importance(lm, conflict.select(groups.chosen_on), "attribution")
@@ -129,7 +132,7 @@ def _chosen(
 
 
 def _named(lm: LanguageModel, head: Sequence[int]) -> Head:
-    if len(head) != 2:
+    if not isinstance(head, list | tuple) or len(head) != 2:
         raise BadInput(f"value_scaling.head is {head!r}: choose one of {', '.join(KINDS)}, or [layer, head]")
     layer = whole_number("value_scaling.head[0]", head[0], 0, lm.n_layers - 1)
     return layer, whole_number("value_scaling.head[1]", head[1], 0, lm.n_heads - 1)

@@ -307,6 +307,7 @@ def test_attributions_of_layers_are_the_sums_of_their_parts() -> None:
         ("value_scaling", {"alphas": [1, float("nan")]}, "give a list of numbers"),
         ("value_scaling", {"head": "best"}, "value_scaling.head is 'best': choose one of context, memory"),
         ("value_scaling", {"head": [0]}, "value_scaling.head is"),
+        ("value_scaling", {"head": 3}, "value_scaling.head is 3"),
         ("value_scaling", {"head": [0, 4]}, r"value_scaling.head\[1\] is 4: give a whole number from 0 to 3"),
         ("value_scaling", {"held_out": "depth"}, "value_scaling.held_out is 'depth': .* which have place"),
         ("conflict_pruning", {"ks": []}, "conflict_pruning.ks is"),
@@ -333,6 +334,11 @@ def test_prompts_that_are_no_conflict_do_not_apply() -> None:
     for name in ("value_scaling", "conflict_pruning"):
         with pytest.raises(NotApplicable, match="the model knows 0 of 8 closed book"):
             measure(probes.get(name), {}, conflict_prompts(n_unknown=8), lm=planted())
+
+
+def test_a_named_head_of_a_model_that_knows_nothing_does_not_apply() -> None:
+    with pytest.raises(NotApplicable, match="none of the memorised answers"):
+        measure(probes.get("value_scaling"), {"head": [0, 0]}, conflict_prompts(n_unknown=8), lm=planted())
 
 
 def test_a_condition_that_is_the_same_everywhere_holds_nothing_out() -> None:
