@@ -111,9 +111,9 @@ def grouped_folds(groups: Labels, labels: Labels, n_folds: int, rng: np.random.G
     order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
     filled, fold_of = np.zeros((n_folds, 2)), np.zeros(len(names), dtype=np.int64)
     for group in order:
-        after = filled + counts[group]
-        fold = int(np.argmin((after**2).sum(axis=1)))
-        fold_of[group], filled[fold] = fold, after[fold]
+        fold = int(np.lexsort((filled.sum(axis=1), filled @ counts[group]))[0])
+        fold_of[group] = fold
+        filled[fold] += counts[group]
     if (filled == 0).any() or (filled == filled.sum(axis=0)).any():
         raise NotApplicable("a fold lacks one of the two labels: give more prompts or groups that hold both labels")
     return np.asarray(fold_of[member])

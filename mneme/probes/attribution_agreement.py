@@ -15,7 +15,7 @@ from mneme.progress import Progress, silent
 from mneme.promptset import Promptset
 from mneme.token_importance import METHODS, token_importance
 
-FEWEST_TOKENS = 8
+_FEWEST_COMPARED = 7  # of eight tokens all but the one that asks
 
 
 @probe(
@@ -24,7 +24,7 @@ FEWEST_TOKENS = 8
     low=-1.0,
     high=1.0,
     group="median",
-    min_tokens=FEWEST_TOKENS,
+    min_tokens=8,
     source="Neely et al. 2022; Jain and Wallace 2019; METHODS 19h",
 )
 def attribution_agreement(  # noqa: PLR0913  what `measuring` gives, and what the YAML may set
@@ -69,7 +69,7 @@ def attribution_agreement(  # noqa: PLR0913  what `measuring` gives, and what th
 
 def _tau(one: np.ndarray, other: np.ndarray) -> float:
     """Tau-b; NaN for too few tokens, missing importances and those that are all the same."""
-    if len(one) < FEWEST_TOKENS - 1 or np.isnan(one).any() or np.isnan(other).any():
+    if len(one) < _FEWEST_COMPARED or np.isnan(one).any() or np.isnan(other).any():
         return float("nan")
     if np.ptp(one) == 0 or np.ptp(other) == 0:
         return float("nan")
