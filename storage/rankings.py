@@ -25,7 +25,9 @@ def ranking_choice(probe: str, parameters: Mapping[str, Any]) -> ProbeChoice | N
     given = parameters.get(parameter, literal_defaults("probe", probe).get(parameter))
     found = _CHOICE.fullmatch(given) if isinstance(given, str) else None
     if found is None or not all(is_name(each) for each in found.groups(PRIMARY)):
-        raise BadInput(f"{probe}.{parameter} is {given!r}: name a probe, or one of its variants as probe[variant]")
+        raise BadInput(
+            f"{probe}.{parameter} is {repr(given)[:80]}: name a probe, or one of its variants as probe[variant]"
+        )
     name, variant = found.groups(PRIMARY)
     level = declared_facts("probe", name)["level"]
     if level != "head":
@@ -39,5 +41,5 @@ def ranking_promptset(probe: str, parameters: Mapping[str, Any]) -> str | None:
     if name is None or declared_facts("probe", probe).get("ranks_with") is None:
         return None
     if not isinstance(name, str):
-        raise BadInput(f"{probe}.{RANK_ON} is {name!r}: name a promptset, or leave it out")
+        raise BadInput(f"{probe}.{RANK_ON} is {repr(name)[:80]}: name a promptset, or leave it out")
     return name

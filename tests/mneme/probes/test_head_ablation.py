@@ -7,7 +7,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from mneme.ablation import ablate_head_sets
 from mneme.batch import Batch
 from mneme.errors import BadInput, NotApplicable
-from mneme.head_order import order_of_heads, split_items
+from mneme.head_order import Ranking, order_of_heads, split_items
 from mneme.measuring import measure
 from mneme.model import load_model
 from mneme.primary_readout import primary_readout
@@ -144,10 +144,36 @@ def test_clusters_are_never_split_between_ranking_and_testing():
     assert not set(clusters[half].tolist()) & set(clusters[~half].tolist())
 
 
+def test_heads_ranked_on_other_prompts_are_tested_on_every_prompt(small):
+    prompts = Promptset(Batch.of(torch.randint(1, 50, (5, 20), generator=torch.Generator().manual_seed(0))))
+    scores = torch.zeros(3, 2, 4)
+    scores[:, 1, 2] = 1.0
+    found = measure(ABLATION, {"ks": [1]}, prompts, lm=small, ranking=Ranking(scores, is_elsewhere=True))
+    assert found["top_heads"].tolist() == [[1, 2]]
+    torch.testing.assert_close(found["set_effects"][:, 0], found["effects"][:, 1, 2], atol=1e-5, rtol=1e-4)
+    of_weights = measure(ABLATION, {"ks": [1]}, prompts, lm=small, ranking=Ranking(scores[0], is_elsewhere=True))
+    assert torch.equal(of_weights["set_effects"], found["set_effects"])
+    halves = measure(ABLATION, {"ks": [1]}, prompts, lm=small, ranking=Ranking(scores[:1].expand(5, -1, -1)))
+    assert int(halves["set_effects"].isnan().sum()) == 2
+
+
+def test_one_prompt_can_be_tested_where_heads_are_ranked_on_others(small):
+    prompts = Promptset(Batch.of(torch.randint(1, 50, (1, 8), generator=torch.Generator().manual_seed(0))))
+    found = measure(ABLATION, {"ks": [1]}, prompts, lm=small, ranking=Ranking(torch.rand(4, 2, 4), is_elsewhere=True))
+    assert not found["set_effects"].isnan().any()
+
+
+def test_uniform_attention_takes_a_planted_head_away_and_changes_no_head_that_is_uniform(planted, promptset):
+    effects = ablated(planted, promptset, kind="uniform", ks=[1])["effects"]
+    for layer, head in (PREVIOUS_TOKEN_HEAD, INDUCTION_HEAD):
+        assert float(effects[:, layer, head].min()) > 1
+    assert float(effects[:, :, 1:].abs().max()) < 1e-4
+
+
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
-        ({"kind": "half"}, "mean, zero"),
+        ({"kind": "half"}, "mean, zero, uniform"),
         ({"ks": [0]}, "at least 1"),
         ({"ks": 2}, "list"),
         ({"ks": []}, "list"),
