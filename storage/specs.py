@@ -159,18 +159,20 @@ class PhaseChangesSpec(Spec):
 
 
 class StudySpec(Spec):
-    """configs/studies/<name>.yaml: a grid of trials.
+    """configs/studies/<name>.yaml: a grid of trials, or the grids of the studies that `includes` names, or both.
 
-    With `steps`, each model is probed after each of these training steps instead of at the end of its training.
+    With `steps`, each model is probed after each of these training steps instead of at the end of its training. What is
+    included brings its trials, its phase changes and its claims.
     """
 
     description: str = ""
-    models: Annotated[tuple[ModelChoice, ...], Field(min_length=1)]
+    includes: tuple[Name, ...] = ()
+    models: tuple[ModelChoice, ...] = ()
     model_seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     steps: tuple[Annotated[int, Field(ge=0)], ...] = ()
-    promptsets: Annotated[tuple[Name, ...], Field(min_length=1)]
+    promptsets: tuple[Name, ...] = ()
     promptset_seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
-    probes: Annotated[tuple[ProbeChoice, ...], Field(min_length=1)]
+    probes: tuple[ProbeChoice, ...] = ()
     probe_seed: Seed = 0
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?|mps)$")] = "cpu"
     trace_limit_mib: Annotated[float, Field(ge=0)] = 512.0
@@ -186,13 +188,21 @@ class StudySpec(Spec):
         kind = str(field.field_name).removesuffix("s")
         return [{kind: each} if isinstance(each, str) else each for each in members]
 
-    @field_validator("models", "model_seeds", "steps", "promptsets", "promptset_seeds", "probes")
+    @field_validator("includes", "models", "model_seeds", "steps", "promptsets", "promptset_seeds", "probes")
     @classmethod
     def _no_duplicates(cls, members: tuple[Any, ...]) -> tuple[Any, ...]:
         named = [each.model if isinstance(each, ModelChoice) else each for each in members]
         if len(set(named)) != len(named):
             raise ValueError("the same member stands there twice: name each once")
         return members
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> StudySpec:
+        asked = {"models": self.models, "promptsets": self.promptsets, "probes": self.probes}
+        empty = [name for name, members in asked.items() if not members]
+        if empty and (not self.includes or len(empty) < len(asked)):
+            raise ValueError(f"it names no {empty[0]}: name models, promptsets and probes, or `includes` alone")
+        return self
 
 
 class TrialSpec(Spec):

@@ -14,7 +14,16 @@ from storage.config_text import plain_yaml, refuse_odd_values
 from storage.model_steps import refuse_absent_steps
 from storage.rankings import ranking_choice, ranking_promptset
 from storage.signatures import check_parameters
-from storage.specs import PRIMARY, ModelSpec, ProbeChoice, ProbeSpec, PromptsetSpec, StudySpec, TrialSpec
+from storage.specs import (
+    PRIMARY,
+    ModelSpec,
+    PhaseChangesSpec,
+    ProbeChoice,
+    ProbeSpec,
+    PromptsetSpec,
+    StudySpec,
+    TrialSpec,
+)
 
 _MEMBERS = ("models", "promptsets", "probes")
 
@@ -54,7 +63,38 @@ def load_study(name: str, settings: Sequence[str] | Mapping[str, Any] = ()) -> S
     spec = changed.model_copy(update={"overrides": {**kept, **member_changes}})
     _refuse_absent_device(spec.device)
     _refuse_bad_claims(name, spec)
-    return Study(name, spec, tuple(_trials(spec)), changes)
+    return _with_included(Study(name, spec, tuple(_trials(spec)), changes))
+
+
+def _with_included(study: Study) -> Study:
+    """The study with the trials, phase changes and claims of those that it includes; each trial once, by pairing."""
+    trials = {each.trial_id: each for each in study.trials}
+    claims = dict(study.spec.claims)
+    measures = list(study.spec.phase_changes.measures) if study.spec.phase_changes else []
+    for name in study.spec.includes:
+        included = _included(study.name, name)
+        trials |= {each.trial_id: each for each in included.trials}
+        if doubled := claims.keys() & included.spec.claims.keys():
+            raise BadInput(f"study {study.name} gets the claim '{min(doubled)}' twice: rename it in study {name}")
+        claims |= included.spec.claims
+        measures += included.spec.phase_changes.measures if included.spec.phase_changes else []
+    changes = PhaseChangesSpec(measures=tuple(dict.fromkeys(measures))) if measures else None
+    spec = study.spec.model_copy(update={"claims": claims, "phase_changes": changes})
+    return Study(study.name, spec, _by_pairing(list(trials.values())), study.settings)
+
+
+def _included(study: str, name: str) -> Study:
+    content = parse(StudySpec, read_yaml(config_path("studies", name)), f"study {name}")
+    if content.includes:
+        raise BadInput(f"study {study} includes {name}, which includes others: name those instead")
+    return load_study(name)
+
+
+def _by_pairing(trials: Sequence[TrialSpec]) -> tuple[TrialSpec, ...]:
+    """Models one after the other, and the trials of each promptset together: a model is loaded once."""
+    models = {label: place for place, label in enumerate(dict.fromkeys(each.model_label for each in trials))}
+    pairings = {label: place for place, label in enumerate(dict.fromkeys(each.pairing_label for each in trials))}
+    return tuple(sorted(trials, key=lambda each: (models[each.model_label], pairings[each.pairing_label])))
 
 
 def _refuse_absent_device(device: str) -> None:
