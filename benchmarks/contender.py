@@ -20,14 +20,17 @@ def main() -> None:
 
 
 def measured(case: str, contender: str, folder: Path) -> Measured:
-    """What a case's name says: patch-SHAPE-SHARED[-each], ablate-SHAPE, rows|entries-SHAPE-TOKENS or growth."""
+    """What a case's name says.
+
+    patch-SHAPE-SHARED[-each], ablate-SHAPE, rows|entries-SHAPE-TOKENS, grid|retrieve-SHAPE-TOKENS or growth.
+    """
     name, *words = case.split("-")
     positions = "each" if "each" in words else None
     if contender == "transformer_lens":
         from benchmarks import transformer_lens_runs  # noqa: PLC0415  lives in the environment of the peers
 
         return transformer_lens_runs.patching(folder, words[0], int(words[1]), positions)
-    from benchmarks import growth, ours  # noqa: PLC0415  live in ours
+    from benchmarks import growth, ours, retrieval  # noqa: PLC0415  live in ours
 
     if name == "growth":
         return growth.growth()
@@ -35,7 +38,10 @@ def measured(case: str, contender: str, folder: Path) -> Measured:
         return ours.patching(folder, words[0], int(words[1]), positions)
     if name == "ablate":
         return ours.zero_ablation(folder, words[0])
-    return ours.long_prompt(folder, words[0], int(words[1]), name if contender == "mneme" else "plain")
+    if name == "grid":
+        return retrieval.grid(folder, words[0], int(words[1]))
+    of_one_prompt = retrieval.one_prompt if name == "retrieve" else ours.long_prompt
+    return of_one_prompt(folder, words[0], int(words[1]), name if contender == "mneme" else "plain")
 
 
 if __name__ == "__main__":

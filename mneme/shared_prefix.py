@@ -22,7 +22,7 @@ from mneme.restart import rows_of
 
 LEAST_SHARED = 16  # tokens: to run a shorter shared prefix again costs less than a branch of its own
 SMALL_FORWARD = 64  # tokens up to which a forward takes as long as one of fewer
-MOST_WASTED = 1.15  # tokens that go through a forward over those that must
+MOST_WASTED = 1.05  # tokens that go through a forward over those that must
 STORED = 2  # tensors a layer kept of a prompt on which others build: its keys and its values
 
 Visit = Callable[[AttentionCall, Tensor, Tensor], None]
