@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,7 +67,13 @@ def check_parameters(kind: Kind, name: str, parameters: Mapping[str, Any]) -> No
 def _function(kind: Kind, name: str) -> ast.FunctionDef:
     module = member_module(kind, name)
     path = Path(next(iter(mneme.__path__))).joinpath(*module.split(".")[1:]).with_suffix(".py")
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for node in _parsed(path, path.stat().st_mtime_ns).body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
             return node
     raise BadInput(f"{module} defines no function '{name}': name the function like the file")
+
+
+@lru_cache(maxsize=512)
+def _parsed(path: Path, modified: int) -> ast.Module:  # noqa: ARG001  a changed file is read anew
+    """The syntax tree of a member's file, which a study asks for many times."""
+    return ast.parse(path.read_text(encoding="utf-8"))
