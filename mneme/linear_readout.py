@@ -38,8 +38,11 @@ class Prepared:
         mean, spread = features.mean(axis=0), features.std(axis=0)
         scale = np.where(spread > 1e-9 * max(1e-30, float(spread.max())), spread, np.inf)
         standard = (features - mean) / scale
-        _, axes = np.linalg.eigh(standard.T @ standard)
-        return cls(mean, scale, axes[:, ::-1][:, :most])
+        if len(features) < features.shape[1]:  # the smaller of two ways to the same axes
+            axes = np.linalg.svd(standard, full_matrices=False)[2].T
+        else:
+            axes = np.linalg.eigh(standard.T @ standard)[1][:, ::-1]
+        return cls(mean, scale, axes[:, :most])
 
     def __call__(self, features: Array) -> Array:
         """[item component]"""

@@ -45,11 +45,12 @@ def test_where_it_starts_does_not_matter() -> None:
     np.testing.assert_allclose(far, fit_logistic(features, labels, 0.5), atol=1e-4)
 
 
-def test_turning_to_all_main_axes_changes_no_score() -> None:
-    features, labels = RNG.normal(size=(80, 5)) * [1, 9, 0.1, 3, 2], RNG.integers(2, size=80)
+@pytest.mark.parametrize(("n_items", "width"), [(80, 5), (12, 30)])
+def test_turning_to_all_main_axes_changes_no_score(n_items, width) -> None:
+    features, labels = RNG.normal(size=(n_items, width)) * RNG.uniform(0.1, 9, width), RNG.integers(2, size=n_items)
     standard = (features - features.mean(0)) / features.std(0)
     turned = Prepared.on(features, 99)(features)
-    assert turned.shape == (80, 5)
+    assert turned.shape == (n_items, min(n_items, width))
     plain = scores_of(fit_logistic(standard, labels, 0.1), standard)
     np.testing.assert_allclose(scores_of(fit_logistic(turned, labels, 0.1), turned), plain, atol=1e-5)
 
