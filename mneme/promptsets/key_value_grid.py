@@ -41,9 +41,9 @@ def key_value_grid(  # noqa: PLR0913  a generator's keywords are what its YAML m
     `unseen_key` asks a noun that is no key: whoever answers from the list is right 1 time in n_pairs in both.
     The lists are those of `none` with the same seed.
     The corrupt prompt has every value at the next key.
-    Labels: key, value, value_next (the token after it), question_key, question_first, question, end. Conditions:
-    n_pairs, place (of the asked pair, from 0). Facts: n_pairs, n_slots, gap_power, control, chance (mean of
-    1 / n_pairs).
+    Labels: key, value, value_next (the token after it), question_key, question_first, question, end. Condition:
+    n_pairs; the place of the asked pair is drawn evenly and is none, since it says how long the list is. Facts:
+    n_pairs, n_slots, gap_power, control, chance (mean of 1 / n_pairs).
     Departs from Zoology: words instead of ids, one key is asked, and lists of several lengths in one promptset. The
     words are those of both held-out splits, since 32 pairs need more than one has.
     Raises: BadInput for numbers of pairs that are no list of different numbers of at least 2, or where the tokenizer
@@ -69,8 +69,7 @@ def key_value_grid(  # noqa: PLR0913  a generator's keywords are what its YAML m
         for size in sizes:
             part = pairs.arranged(np.flatnonzero(ranks < size).tolist())
             said = _shuffled(own, part) if control == "shuffled_values" else part
-            conditions = {"n_pairs": float(size), "place": float(part.asked)}
-            scenes.append(replace(part.answered(question, said=said), conditions=conditions))
+            scenes.append(replace(part.answered(question, said=said), conditions={"n_pairs": float(size)}))
         return scenes
 
     facts = {"n_pairs": sizes, "n_slots": n_slots, "gap_power": recall.gap_power, "control": control}
