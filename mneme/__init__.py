@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from mneme.capturing import Trace as Trace
     from mneme.capturing import capture as capture
     from mneme.capturing import stream_attention as stream_attention
+    from mneme.circuit_faithfulness import faithfulness as faithfulness
+    from mneme.circuits import find_circuit as find_circuit
     from mneme.copying import copying_scores as copying_scores
+    from mneme.edge_scoring import edge_scores as edge_scores
     from mneme.errors import BadInput as BadInput
     from mneme.errors import MnemeError as MnemeError
     from mneme.errors import NotApplicable as NotApplicable
@@ -50,7 +53,10 @@ _MODULES = {
     "attribution": ("direct_logit_attribution",),
     "batch": ("Batch",),
     "capturing": ("Site", "Trace", "capture", "stream_attention"),
+    "circuit_faithfulness": ("faithfulness",),
+    "circuits": ("find_circuit",),
     "copying": ("copying_scores",),
+    "edge_scoring": ("edge_scores",),
     "errors": ("BadInput", "MnemeError", "NotApplicable", "ParityError"),
     "measuring": ("head_scores",),
     "layer_depths": ("converged_layer", "jump_layer"),

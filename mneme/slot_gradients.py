@@ -1,0 +1,150 @@
+"""The gradient of a readout at the input of every slot, kept in factors and put together for some positions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from mneme.capturing import require_structure
+from mneme.cut_forward import CutLayer, CutRun, Inputs
+from mneme.head_entries import HeadEntry
+from mneme.model import LanguageModel
+
+
+class HeadGradients(Protocol):
+    """Gradients at the query, key and value inputs of the heads of one layer."""
+
+    def at(self, positions: slice) -> Tensor:
+        """[item slot position d_model] of some positions: queries, then keys, then values of all heads."""
+
+
+@dataclass(frozen=True)
+class SplitGradients:
+    """Before the norm, made when asked for: of gradients at the outputs of the projections [item position head width].
+
+    Of one head's query, say, gradient @ W_q^T is the gradient after the norm; the norm's own gradient takes it on.
+    """
+
+    entry: HeadEntry
+    entering: Tensor
+    projected: Inputs
+
+    def at(self, positions: slice) -> Tensor:
+        """[item slot position d_model] of some positions."""
+        assert self.entry.blocks is not None and self.entry.norm is not None  # noqa: S101, PT018  `sweep` chose this
+        normed = []
+        for block, part in zip(self.entry.blocks, self.projected, strict=True):
+            weight = block.weight.repeat_interleave(part.shape[2] // len(block.columns), dim=0)
+            normed.append(torch.einsum("iphw,hdw->ihpd", part[:, positions], weight.to(part)))
+        return through(self.entry.norm, self.entering[:, positions], torch.cat(normed, dim=1))
+
+
+@dataclass(frozen=True)
+class WholeGradients:
+    """Where heads mix before attention: one gradient for each slot, kept whole [item slot position d_model]."""
+
+    slots: Tensor
+
+    def at(self, positions: slice) -> Tensor:
+        """[item slot position d_model] of some positions."""
+        return self.slots[:, :, positions]
+
+
+@dataclass(frozen=True)
+class LayerGradients:
+    """Gradients at the slots of one layer; heads is None where the run was given what they write.
+
+    Shape: mlp [item position d_model]; output [item position d_model], what the attention module returned.
+    """
+
+    heads: HeadGradients | None
+    mlp: Tensor
+    output: Tensor
+
+
+def sweep(lm: LanguageModel, entries: Sequence[HeadEntry], run: CutRun, gradient: Tensor) -> list[LayerGradients]:
+    """Gradients at the slots of the layers of a cut run, first layer first.
+
+    gradient [item position d_model] is that at the logits, before the final norm. From the last layer down, each piece
+    of a layer is gone through backwards once; together that is one ordinary backward pass. The run's graph is used up.
+    """
+    found: list[LayerGradients] = []
+    scales = [part.write_scale for part in require_structure(lm).parts]
+    while run.layers:
+        layer = run.layers.pop()
+        index = run.first + len(run.layers)
+        entry, scale = entries[index], scales[index]
+        reads = layer.entering if entry.is_parallel else layer.write_leaf
+        mlp = torch.autograd.grad(layer.mlp, reads, scale * gradient, retain_graph=True)[0]
+        if not entry.is_parallel:
+            mlp = mlp / scale
+        gradient = gradient + mlp
+        heads: HeadGradients | None = None
+        if layer.inputs is not None and layer.leaves is not None:
+            written = scale * (gradient - mlp if entry.is_parallel else gradient)
+            at_leaves = torch.autograd.grad(layer.write, layer.leaves, written)
+            heads, into = _heads(entry, layer, layer.inputs, (at_leaves[0], at_leaves[1], at_leaves[2]))
+            gradient = gradient + into
+        found.append(LayerGradients(heads, mlp, layer.output))
+    return found[::-1]
+
+
+def through(norm: nn.Module, states: Tensor, gradients: Tensor) -> Tensor:
+    """The gradient before a norm, of several after it at the same states: [item slot position d_model], like them.
+
+    Shape: states [item position d_model].
+    """
+    copies = states[:, None].expand_as(gradients).detach().requires_grad_()
+    with torch.enable_grad():
+        return torch.autograd.grad(norm(copies), copies, gradients)[0]
+
+
+def _heads(entry: HeadEntry, layer: CutLayer, inputs: Inputs, at: Inputs) -> tuple[HeadGradients, Tensor]:
+    """Gradients of the heads' slots, and their sum at what enters the layer [item position d_model]."""
+    n_shared = at[1].shape[1] // inputs[1].shape[1]
+    summed = at[0], *(_summed(each, n_shared) for each in at[1:])
+    outputs = [layer.made[module][1] for module in entry.modules]
+    into, *projected = torch.autograd.grad(inputs, (layer.entering, *outputs), summed, retain_graph=True)
+    if entry.blocks is None:
+        return WholeGradients(_whole(layer.entering, inputs, at)), into
+    by_module = dict(zip(entry.modules, projected, strict=True))
+    taken = [by_module[block.module][..., block.columns] for block in entry.blocks]
+    if n_shared > 1:
+        taken[1:] = _each_sharer(entry, inputs, at, outputs)
+    return SplitGradients(entry, layer.entering.detach(), (taken[0], taken[1], taken[2])), into
+
+
+def _summed(gradients: Tensor, n_shared: int) -> Tensor:
+    """Gradients of query heads [item head position width] at the keys or values that `n_shared` of them share."""
+    items, n_heads, *rest = gradients.shape
+    return gradients.reshape(items, n_heads // n_shared, n_shared, *rest).sum(dim=2)
+
+
+def _each_sharer(entry: HeadEntry, inputs: Inputs, at: Inputs, outputs: Sequence[Tensor]) -> list[Tensor]:
+    """Gradients at the projections of keys and values, of each query head apart: two [item position head width]."""
+    assert entry.blocks is not None  # noqa: S101  the caller checked
+    n_shared = at[1].shape[1] // inputs[1].shape[1]
+    found: list[list[Tensor]] = [[], []]
+    for sharer in range(n_shared):
+        some = [each[:, sharer::n_shared] for each in at[1:]]
+        made = torch.autograd.grad(inputs[1:], outputs, some, retain_graph=True, allow_unused=True)
+        by_module = dict(zip(entry.modules, made, strict=True))
+        for part, block in zip(found, entry.blocks[1:], strict=True):
+            part.append(by_module[block.module][..., block.columns])
+    return [torch.stack(part, dim=3).flatten(2, 3) for part in found]
+
+
+def _whole(entering: Tensor, inputs: Inputs, at: Inputs) -> Tensor:
+    """One pass backwards for each slot: [item slot position d_model]."""
+    found = []
+    for states, gradients in zip(inputs, at, strict=True):
+        n_shared = gradients.shape[1] // states.shape[1]
+        for head in range(gradients.shape[1]):
+            alone = torch.zeros_like(states)
+            alone[:, head // n_shared] = gradients[:, head]
+            found.append(torch.autograd.grad(states, entering, alone, retain_graph=True)[0])
+    return torch.stack(found, dim=1)
