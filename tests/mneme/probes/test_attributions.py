@@ -94,8 +94,7 @@ def test_prompts_without_a_label_of_evidence_have_no_hits(lm, prompts) -> None:
 def test_an_importance_that_vouches_for_no_prompt_is_refused(prompts) -> None:
     silent = LanguageModel(bag_model(torch.zeros(128), 100), "bag", None, "cpu")
     with pytest.raises(NotApplicable, match="integrated_gradients vouches for none of the prompts"):
-        curves(silent, prompts.select(slice(0, 2)), method="integrated_gradients")
-    assert bool(tau(silent, prompts.select(slice(0, 2))).isnan().all())
+        curves(silent, prompts.select(slice(0, 1)), method="integrated_gradients")
 
 
 @pytest.mark.parametrize(
