@@ -99,6 +99,8 @@ def _first_problem(error: ValidationError, kind: type[Spec]) -> str:
     if first["type"] == "missing":
         return f"the key '{where}' is missing"
     message = str(first["msg"]).removeprefix("Value error, ")
+    if not where:  # what several keys together make wrong
+        return message
     return f"'{where}': {message} (found {str(first['input'])[:60]!r})"
 
 

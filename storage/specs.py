@@ -201,7 +201,9 @@ class StudySpec(Spec):
         asked = {"models": self.models, "promptsets": self.promptsets, "probes": self.probes}
         empty = [name for name, members in asked.items() if not members]
         if empty and (not self.includes or len(empty) < len(asked)):
-            raise ValueError(f"it names no {empty[0]}: name models, promptsets and probes, or `includes` alone")
+            raise ValueError(
+                f"the key '{empty[0]}' is missing: name models, promptsets and probes, or `includes` alone"
+            )
         return self
 
 

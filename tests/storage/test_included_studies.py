@@ -49,8 +49,8 @@ def test_own_trials_stand_beside_included_ones(configs: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("description: nothing\n", "it names no models"),
-        ("includes: [one]\nmodels: [quick]\n", "it names no promptsets"),
+        ("description: nothing\n", "the key 'models' is missing"),
+        ("includes: [one]\nmodels: [quick]\n", "the key 'promptsets' is missing"),
         ("includes: [one, one]\n", "stands there twice"),
         ("includes: [whole]\n", "study whole includes whole, which includes others"),
         ("includes: [absent]\n", "absent"),
