@@ -17,14 +17,13 @@ from mneme.batching import STORED_ELEMENTS, in_batches, items_per_forward, items
 from mneme.circuit_runs import CircuitRun, Prompts
 from mneme.circuits import Circuit
 from mneme.edge_gradients import Question
-from mneme.edge_graph import EdgeGraph
 from mneme.edge_scoring import check_pairs
 from mneme.errors import BadInput
-from mneme.head_entries import find_entries, stream_input
+from mneme.head_entries import stream_input
 from mneme.layer_runs import read_stream
 from mneme.model import LanguageModel
 from mneme.progress import Progress, silent
-from mneme.readouts import Readout, ReadRows, as_readout, read_hidden, take_rows
+from mneme.readouts import Readout, as_readout, read_hidden, take_rows
 from mneme.restart import record_baseline
 from mneme.stats import bootstrap_mean
 
@@ -73,10 +72,8 @@ def faithfulness(  # noqa: PLR0913  the stable signature, plus what long runs ne
     one_of("ablation", ablation, get_args(EdgeAblation))
     clean, corrupt = lm.batch(clean_ids), lm.batch(corrupt_ids)
     check_pairs(lm, clean, corrupt)
-    entries = find_entries(lm)
-    graph = EdgeGraph(lm.n_heads, lm.n_heads, tuple(entry.is_parallel for entry in entries))
-    _check_circuits(lm, graph, circuits)
-    question = Question(lm, entries, graph, as_readout(readout), ReadRows.of(as_readout(readout), clean))
+    question = Question.of(lm, as_readout(readout), clean)
+    _check_circuits(question, circuits)
     edges = torch.stack([each.edges for each in circuits]).to(lm.device)
     shared = None if ablation == "corrupt" else shared_values(lm, corrupt, ablation)
     n_tokens = clean.ids.shape[1]
@@ -89,8 +86,8 @@ def faithfulness(  # noqa: PLR0913  the stable signature, plus what long runs ne
     found = in_batches(lm, len(clean), n_tokens, run, progress, at_most=at_most).double()
     whole, empty, items = found[:, 0], found[:, 1], found[:, 2:]
     f = (items.mean(dim=0) - empty.mean()) / (whole.mean() - empty.mean())
-    sizes = [torch.tensor([size(each) for each in circuits]) for size in (_n_edges, _n_requested)]
-    return Faithfulness(f, items, whole, empty, *sizes)
+    n_edges = torch.tensor([each.n_edges for each in circuits])
+    return Faithfulness(f, items, whole, empty, n_edges, torch.tensor([each.n_requested for each in circuits]))
 
 
 def check_gap(whole: Tensor, empty: Tensor, *, seed: int) -> None:
@@ -108,20 +105,13 @@ def check_gap(whole: Tensor, empty: Tensor, *, seed: int) -> None:
         )
 
 
-def _n_edges(circuit: Circuit) -> int:
-    return circuit.n_edges
-
-
-def _n_requested(circuit: Circuit) -> int:
-    return circuit.n_requested
-
-
-def _check_circuits(lm: LanguageModel, graph: EdgeGraph, circuits: Sequence[Circuit]) -> None:
+def _check_circuits(question: Question, circuits: Sequence[Circuit]) -> None:
     if not circuits:
         raise BadInput("no circuit is given: give at least one")
     for place, circuit in enumerate(circuits):
-        if circuit.graph != graph:
-            raise BadInput(f"circuit {place} is of another graph than that of {lm.name}: find it from its edge scores")
+        if circuit.graph != question.graph:
+            name = question.lm.name
+            raise BadInput(f"circuit {place} is of another graph than that of {name}: find it from its edge scores")
 
 
 def _read(

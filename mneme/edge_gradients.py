@@ -12,12 +12,12 @@ from mneme.batch import Batch
 from mneme.cut_forward import CutRun, cut_forward
 from mneme.edge_graph import EdgeGraph
 from mneme.errors import BadInput
-from mneme.head_entries import HeadEntry
+from mneme.head_entries import HeadEntry, find_entries
 from mneme.layer_runs import leaving, read_stream
 from mneme.model import LanguageModel
 from mneme.readouts import Readout, ReadRows, read_hidden, take_rows
 from mneme.restart import Baseline, Restart, record_baseline
-from mneme.slot_gradients import LayerGradients, sweep
+from mneme.slot_gradients import LayerGradients, summed, sweep
 from mneme.source_changes import SourceChanges, linearly
 from mneme.unembedding import widened
 
@@ -35,6 +35,13 @@ class Question:
     graph: EdgeGraph
     readout: Readout
     where: ReadRows
+
+    @classmethod
+    def of(cls, lm: LanguageModel, readout: Readout, batch: Batch) -> Question:
+        """The question of a readout over a batch; finds the entries by running the model on a few tokens."""
+        entries = find_entries(lm)
+        graph = EdgeGraph(lm.n_heads, lm.n_heads, tuple(entry.is_parallel for entry in entries))
+        return cls(lm, entries, graph, readout, ReadRows.of(readout, batch))
 
 
 @dataclass(frozen=True)
@@ -73,14 +80,24 @@ class EdgeGradients:
         dtype = torch.float64 if self.lm.dtype == torch.float64 else torch.float32
         self.scores = torch.zeros(n_items, self.graph.n_sources, self.graph.n_slots, dtype=dtype, device=self.lm.device)
 
-    def at_inputs(self, share: float, weight: float) -> None:
-        """Add `weight` times the scores of all sources, with the gradients of a run whose embeddings are between."""
-        run = cut_forward(self.lm, Restart(0, self._ids, self._between_streams(share)), self.watched)
-        layers, final = self._gradients(run)
-        sources: list[Writes] = [self.changes.of_input]
-        for layer, found in enumerate(layers):
-            sources += [self._heads(layer, found.output), self._mlp(layer)]
-        self._add(0, layers, final, sources, weight)
+    def at_inputs(self, runs: Sequence[float]) -> None:
+        """Add the mean scores of all sources, with the gradients of runs whose embeddings are between; shares [run].
+
+        What sources change is the same in all runs, unless a norm follows the heads: then gradients are summed first.
+        """
+        has_norms = any(entry.post_norm is not None for entry in self.pairs.question.entries)
+        found, finals, weights = [], [], [1 / len(runs)] * len(runs)
+        for share in runs:
+            run = cut_forward(self.lm, Restart(0, self._ids, self._between_streams(share)), self.watched)
+            layers, final = self._gradients(run)
+            if has_norms:
+                self._add(0, layers, final, self._sources(layers), 1 / len(runs))
+            else:
+                found.append(layers)
+                finals.append(final)
+        if not has_norms:
+            layers = found[0] if len(runs) == 1 else summed(found, weights)
+            self._add(0, layers, torch.stack(finals).mean(dim=0), self._sources(layers))
 
     def at_activations(self, share: float, weight: float) -> None:
         """Add `weight` times the scores of each layer's heads, of each MLP and of the input, from a run for each.
@@ -108,6 +125,13 @@ class EdgeGradients:
     def _between_streams(self, share: float) -> Tensor:
         return torch.lerp(self.pairs.corrupt.inputs[0], self.pairs.clean.inputs[0], share)
 
+    def _sources(self, layers: Sequence[LayerGradients]) -> list[Writes]:
+        """What all sources change, where the attention modules return what they did in a run."""
+        sources: list[Writes] = [self.changes.of_input]
+        for layer, found in enumerate(layers):
+            sources += [self._heads(layer, found.output), self._mlp(layer)]
+        return sources
+
     def _heads(self, layer: int, output: Tensor) -> Writes:
         def writes(some: slice) -> Tensor:
             return self.changes.of_heads(layer, some, linearly(self.lm, layer, output[:, some]))
@@ -129,26 +153,29 @@ class EdgeGradients:
         return sweep(self.lm, question.entries, run, final), final
 
     def _add(
-        self, start: int, layers: Sequence[LayerGradients], final: Tensor, sources: Sequence[Writes], weight: float
+        self,
+        start: int,
+        layers: Sequence[LayerGradients],
+        final: Tensor,
+        sources: Sequence[Writes],
+        weight: float = 1.0,
     ) -> None:
         """Add the scores of neighbouring sources, the first of which is `start`, at the last layers' slots."""
         first = self.lm.n_layers - len(layers)
         for some in self._chunks(final.shape[1], len(final)):
-            writes = weight * torch.cat([widened(make(some)) for make in sources], dim=1).flatten(2)
+            writes = torch.cat([widened(make(some)) for make in sources], dim=1).flatten(2)
+
+            def into(slots: slice, n_before: int, gradients: Tensor, writes: Tensor = writes) -> None:
+                taken = writes[:, : max(0, n_before - start)]
+                products = taken @ widened(gradients).flatten(2).transpose(1, 2)
+                self.scores[:, start : start + taken.shape[1], slots] += weight * products
+
             for layer, found in enumerate(layers, first):
-                slots = (
-                    [found.mlp[:, None, some]]
-                    if found.heads is None
-                    else [found.heads.at(some), found.mlp[:, None, some]]
-                )
-                end = self.graph.slot_of_mlp(layer) + 1
-                n_before = min(self.graph.head_sources(layer).stop - start, writes.shape[1])
-                gradients = widened(torch.cat(slots, dim=1)).flatten(2)
-                into = self.scores[:, start : start + n_before, end - gradients.shape[1] : end]
-                into += writes[:, :n_before] @ gradients.transpose(1, 2)
-            self.scores[:, start : start + writes.shape[1], -1] += (
-                writes @ widened(final[:, some]).flatten(1)[:, :, None]
-            )[..., 0]
+                here, slot = self.graph.head_sources(layer), self.graph.slot_of_mlp(layer)
+                if found.heads is not None:
+                    into(self.graph.head_slots(layer), here.start, found.heads.at(some))
+                into(slice(slot, slot + 1), here.stop, found.mlp[:, None, some])
+            into(slice(-1, None), self.graph.n_sources, final[:, None, some])
 
     def _chunks(self, n_positions: int, n_items: int) -> Iterator[slice]:
         """Positions whose writes, and whose gradients at one layer's slots, fit in CHUNK_ELEMENTS."""

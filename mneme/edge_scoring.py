@@ -16,16 +16,15 @@ from mneme.edge_gradients import EdgeGradients, Pairs, Question
 from mneme.edge_graph import EdgeGraph
 from mneme.errors import BadInput
 from mneme.exact_edges import ExactEdges
-from mneme.head_entries import find_entries
 from mneme.model import LanguageModel
 from mneme.patching import check_aligned
 from mneme.progress import Progress, silent
-from mneme.readouts import Readout, ReadRows, as_readout
+from mneme.readouts import Readout, as_readout
 
 EdgeMethod = Literal["eap", "eap-ig-inputs", "eap-ig-activations", "clean-corrupted", "exact"]
 Rule = Literal["left", "midpoint", "right"]
 SHIFT = {"left": 0.0, "midpoint": 0.5, "right": 1.0}
-STORED = 48  # tensors a layer that are kept of each pair: two baselines, and the graph of a forward
+STORED, STEP_STORED = 48, 5  # tensors a layer kept of each pair: two baselines and a forward's graph; of each step
 
 
 @dataclass(frozen=True)
@@ -88,25 +87,16 @@ def edge_scores(  # noqa: PLR0913  the stable signature, plus what long runs nee
     whole_number("steps", steps, 1)
     clean, corrupt = lm.batch(clean_ids), lm.batch(corrupt_ids)
     check_pairs(lm, clean, corrupt)
-    entries = find_entries(lm)
-    graph = EdgeGraph(lm.n_heads, lm.n_heads, tuple(entry.is_parallel for entry in entries))
-    question = Question(lm, entries, graph, as_readout(readout), ReadRows.of(as_readout(readout), clean))
-    sums = _Sums(keep_items, [], [])
+    question = Question.of(lm, as_readout(readout), clean)
+    sums = _Sums(question, method, shares(method, steps, rule), keep_items)
 
     def run(some: slice) -> Tensor:
         items = torch.arange(some.start, some.stop, device=clean.ids.device)
-        pairs = Pairs.of(question, items, clean.select(some), corrupt.select(some))
-        ends = torch.stack([pairs.read(pairs.clean), pairs.read(pairs.corrupt)], dim=1).double()
-        sums.add(_scores(pairs, method, shares(method, steps, rule)))
-        return ends
+        return sums.add(Pairs.of(question, items, clean.select(some), corrupt.select(some)))
 
     n_tokens = clean.ids.shape[1]
-    at_most = items_per_group(lm, n_tokens, STORED)
-    ends = in_batches(lm, len(clean), n_tokens, run, progress, at_most=at_most)
-    illegal = ~graph.legal.to(lm.device)
-    matrix, kept = sums.result(len(clean))
-    items = None if kept is None else kept.masked_fill(illegal, torch.nan)
-    return EdgeScores(matrix.masked_fill(illegal, torch.nan), graph, ends[:, 0], ends[:, 1], items)
+    at_most = items_per_group(lm, n_tokens, STORED + STEP_STORED * len(sums.at))
+    return sums.result(in_batches(lm, len(clean), n_tokens, run, progress, at_most=at_most))
 
 
 def shares(method: EdgeMethod, steps: int, rule: Rule) -> list[float]:
@@ -129,33 +119,42 @@ def check_pairs(lm: LanguageModel, clean: Batch, corrupt: Batch) -> None:
         )
 
 
-@dataclass
 class _Sums:
     """Scores summed over groups of pairs, and kept where they are wanted."""
 
-    keep_items: bool
-    totals: list[Tensor]
-    kept: list[Tensor]
+    def __init__(self, question: Question, method: EdgeMethod, at: list[float], keep_items: bool) -> None:
+        self.question = question
+        self.method = method
+        self.at = at
+        self.keep_items = keep_items
+        self.kept: list[Tensor] = []
+        self.total = torch.zeros((), dtype=torch.float64, device=question.lm.device)
 
-    def add(self, scores: Tensor) -> None:
-        self.totals = [sum(self.totals, scores.double().sum(dim=0))]
-        if self.keep_items:
-            self.kept.append(scores)
-        self.dtype = scores.dtype
+    def add(self, pairs: Pairs) -> Tensor:
+        """Add the scores of some pairs; their readouts, clean and corrupt [item 2] float64."""
+        ends = torch.stack([pairs.read(pairs.clean), pairs.read(pairs.corrupt)], dim=1).double()
+        scores = self._scores(pairs)
+        self.total = self.total + scores.double().sum(dim=0)
+        self.kept += [scores] if self.keep_items else []
+        return ends
 
-    def result(self, n_items: int) -> tuple[Tensor, Tensor | None]:
-        """Mean [source slot] and items."""
-        return (self.totals[0] / n_items).to(self.dtype), torch.cat(self.kept) if self.keep_items else None
+    def result(self, ends: Tensor) -> EdgeScores:
+        """The mean over all pairs, with their readouts [item 2]."""
+        graph = self.question.graph
+        illegal = ~graph.legal.to(ends.device)
+        dtype = torch.float64 if self.question.lm.dtype == torch.float64 else torch.float32
+        matrix = (self.total / len(ends)).to(dtype).masked_fill(illegal, torch.nan)
+        items = torch.cat(self.kept).masked_fill(illegal, torch.nan) if self.keep_items else None
+        return EdgeScores(matrix, graph, ends[:, 0], ends[:, 1], items)
 
-
-def _scores(pairs: Pairs, method: EdgeMethod, at: list[float]) -> Tensor:
-    """Scores of some pairs [item source slot]; what is no edge holds anything."""
-    if method == "exact":
-        return ExactEdges(pairs).scores()
-    gradients = EdgeGradients(pairs)
-    for share in at:
-        if method == "eap-ig-activations":
-            gradients.at_activations(share, 1 / len(at))
-        else:
-            gradients.at_inputs(share, 1 / len(at))
-    return gradients.scores
+    def _scores(self, pairs: Pairs) -> Tensor:
+        """Scores of some pairs [item source slot]; what is no edge holds anything."""
+        if self.method == "exact":
+            return ExactEdges(pairs).scores()
+        gradients = EdgeGradients(pairs)
+        if self.method != "eap-ig-activations":
+            gradients.at_inputs(self.at)
+            return gradients.scores
+        for share in self.at:
+            gradients.at_activations(share, 1 / len(self.at))
+        return gradients.scores

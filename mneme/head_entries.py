@@ -34,6 +34,10 @@ class Block:
         """What each head makes of the module's input: [head d_model width]."""
         weight = torch.as_tensor(self.module.weight)
         matrix = weight.T if self.is_transposed else weight
+        n_columns, first = self.columns.numel(), int(self.columns[0, 0])
+        if torch.equal(self.columns.flatten(), torch.arange(first, first + n_columns).to(self.columns)):
+            side_by_side = matrix[:, first : first + n_columns]  # as they lie: no copy
+            return side_by_side.reshape(len(matrix), *self.columns.shape).movedim(1, 0)
         return matrix[:, self.columns].movedim(1, 0)
 
     @property

@@ -55,6 +55,21 @@ class WholeGradients:
 
 
 @dataclass(frozen=True)
+class SummedGradients:
+    """A weighted sum of gradients at the same slots in several runs."""
+
+    parts: Sequence[HeadGradients]
+    weights: Sequence[float]
+
+    def at(self, positions: slice) -> Tensor:
+        """[item slot position d_model] of some positions."""
+        total = self.weights[0] * self.parts[0].at(positions)
+        for weight, part in zip(self.weights[1:], self.parts[1:], strict=True):
+            total.add_(part.at(positions), alpha=weight)
+        return total
+
+
+@dataclass(frozen=True)
 class LayerGradients:
     """Gradients at the slots of one layer; heads is None where the run was given what they write.
 
@@ -93,6 +108,16 @@ def sweep(lm: LanguageModel, entries: Sequence[HeadEntry], run: CutRun, gradient
     return found[::-1]
 
 
+def summed(runs: Sequence[Sequence[LayerGradients]], weights: Sequence[float]) -> list[LayerGradients]:
+    """Weighted sums over runs of the gradients at the slots of each layer; the output is that of the first run."""
+    found = []
+    for layers in zip(*runs, strict=True):
+        heads = [each.heads for each in layers if each.heads is not None]
+        mlp = sum((weight * each.mlp for weight, each in zip(weights, layers, strict=True)), torch.zeros(()))
+        found.append(LayerGradients(SummedGradients(heads, weights), mlp, layers[0].output))
+    return found
+
+
 def through(norm: nn.Module, states: Tensor, gradients: Tensor) -> Tensor:
     """The gradient before a norm, of several after it at the same states: [item slot position d_model], like them.
 
@@ -106,9 +131,9 @@ def through(norm: nn.Module, states: Tensor, gradients: Tensor) -> Tensor:
 def _heads(entry: HeadEntry, layer: CutLayer, inputs: Inputs, at: Inputs) -> tuple[HeadGradients, Tensor]:
     """Gradients of the heads' slots, and their sum at what enters the layer [item position d_model]."""
     n_shared = at[1].shape[1] // inputs[1].shape[1]
-    summed = at[0], *(_summed(each, n_shared) for each in at[1:])
+    at_inputs = at[0], *(_shared(each, n_shared) for each in at[1:])
     outputs = [layer.made[module][1] for module in entry.modules]
-    into, *projected = torch.autograd.grad(inputs, (layer.entering, *outputs), summed, retain_graph=True)
+    into, *projected = torch.autograd.grad(inputs, (layer.entering, *outputs), at_inputs, retain_graph=True)
     if entry.blocks is None:
         return WholeGradients(_whole(layer.entering, inputs, at)), into
     by_module = dict(zip(entry.modules, projected, strict=True))
@@ -118,7 +143,7 @@ def _heads(entry: HeadEntry, layer: CutLayer, inputs: Inputs, at: Inputs) -> tup
     return SplitGradients(entry, layer.entering.detach(), (taken[0], taken[1], taken[2])), into
 
 
-def _summed(gradients: Tensor, n_shared: int) -> Tensor:
+def _shared(gradients: Tensor, n_shared: int) -> Tensor:
     """Gradients of query heads [item head position width] at the keys or values that `n_shared` of them share."""
     items, n_heads, *rest = gradients.shape
     return gradients.reshape(items, n_heads // n_shared, n_shared, *rest).sum(dim=2)

@@ -74,7 +74,7 @@ def test_heads_told_apart_at_their_projections_equal_one_pass_backwards_for_each
     monkeypatch.setattr(edge_gradients, "CHUNK_ELEMENTS", 1)  # one position at a time
     chunked = edge_scores(lm, clean, corrupt, READOUT, keep_items=True).items
     whole = [replace(entry, blocks=None) for entry in find_entries(lm)]
-    monkeypatch.setattr(edge_scoring, "find_entries", lambda _: whole)
+    monkeypatch.setattr(edge_gradients, "find_entries", lambda _: whole)
     by_slot = edge_scores(lm, clean, corrupt, READOUT, keep_items=True).items
     assert split is not None
     assert chunked is not None
