@@ -31,6 +31,8 @@ CASES = [
     ("ablate-llama", "counted work", 1 / 1.3, "zero ablation of every head, Llama shape"),
     ("grid-llama-800", "counted work", 1 / 1.3, "retrieval score, 600 prompts of 320 to 800 tokens, Llama shape"),
     ("retrieve-llama-8192", "plain forward", 1 / 1.3, "retrieval score of an 8k-token prompt, Llama shape"),
+    ("edges-gpt2-0", "transformer_lens", 20.0, "EAP, all edges of 16 pairs"),
+    ("edges-gpt2-5", "bare runs", 1 / 1.5, "EAP-IG, 5 steps, all edges of 16 pairs"),
     ("growth", "its smallest size", None, "how head patching grows"),
     ("ablate-gpt2", "counted work", 1 / 1.3, "zero ablation of every head"),
     ("rows-gpt2long-2048", "plain forward", 1 / 1.3, "32 attention rows, 2k-token prompt"),
@@ -88,7 +90,7 @@ def compared(case: str, rival: str, scratch: Path) -> dict[str, Any]:
     if rival == "transformer_lens" and not PEERS.is_file():
         return row | {"skipped": f"no TransformerLens at {PEERS}: `make peers` installs it"}
     theirs, their_values = run(case, rival.replace(" ", "_"), scratch)
-    if rival == "transformer_lens":
+    if rival == "transformer_lens" and case.startswith("patch"):
         cells = material.sampled_cells(values.shape[0], values.shape[1], len(their_values))
         by_position = case.endswith("-each")
         values = np.array([values[layer, head][position if by_position else ...] for layer, position, head in cells])

@@ -22,22 +22,35 @@ def main() -> None:
 def measured(case: str, contender: str, folder: Path) -> Measured:
     """What a case's name says.
 
-    patch-SHAPE-SHARED[-each], ablate-SHAPE, rows|entries-SHAPE-TOKENS, grid|retrieve-SHAPE-TOKENS or growth.
+    patch-SHAPE-SHARED[-each], ablate-SHAPE, rows|entries-SHAPE-TOKENS, grid|retrieve-SHAPE-TOKENS,
+    edges-SHAPE-STEPS (0: EAP) or growth.
     """
     name, *words = case.split("-")
-    positions = "each" if "each" in words else None
-    if contender == "transformer_lens":
-        from benchmarks import transformer_lens_runs  # noqa: PLC0415  lives in the environment of the peers
+    return theirs(name, words, folder) if contender == "transformer_lens" else ours_of(name, words, folder, contender)
 
-        return transformer_lens_runs.patching(folder, words[0], int(words[1]), positions)
-    from benchmarks import growth, ours, retrieval  # noqa: PLC0415  live in ours
+
+def theirs(name: str, words: list[str], folder: Path) -> Measured:
+    """TransformerLens's run of a case."""
+    from benchmarks import transformer_lens_runs  # noqa: PLC0415  lives in the environment of the peers
+
+    if name == "edges":
+        return transformer_lens_runs.edges(folder, words[0])
+    return transformer_lens_runs.patching(folder, words[0], int(words[1]), "each" if "each" in words else None)
+
+
+def ours_of(name: str, words: list[str], folder: Path, contender: str) -> Measured:
+    """Mneme's run of a case, or the plain runs beside it."""
+    from benchmarks import edges, growth, ours, retrieval  # noqa: PLC0415  live in ours
 
     if name == "growth":
         return growth.growth()
     if name == "patch":
-        return ours.patching(folder, words[0], int(words[1]), positions)
+        return ours.patching(folder, words[0], int(words[1]), "each" if "each" in words else None)
     if name == "ablate":
         return ours.zero_ablation(folder, words[0])
+    if name == "edges":
+        run = edges.attribution if contender == "mneme" else edges.bare_runs
+        return run(folder, words[0], int(words[1]))
     if name == "grid":
         return retrieval.grid(folder, words[0], int(words[1]))
     of_one_prompt = retrieval.one_prompt if name == "retrieve" else ours.long_prompt

@@ -19,6 +19,7 @@ SMALL = "BENCHMARKS_SMALL"
 IS_SMALL = os.environ.get(SMALL) == "1"
 N_ITEMS, N_TOKENS, N_ABLATED = 16, 16, 8
 N_CELLS = 8 if IS_SMALL else 24  # of a sweep that TransformerLens runs; each takes one whole forward, so they scale
+N_EDGE_PAIRS = 2  # of which TransformerLens scores all edges; it takes pairs one by one, so they scale
 LONGEST = 16_384
 
 GPT2: dict[str, Any] = {"model_type": "gpt2", "bos_token_id": 0, "eos_token_id": 0}

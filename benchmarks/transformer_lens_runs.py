@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from transformer_lens import patching as lens
 from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.tools.analysis import attribution_patching as attribution
 
 from benchmarks import material
 from benchmarks.measured import Measured, best_of
@@ -40,3 +41,51 @@ def patching(folder: Path, shape: str, shared: int, positions: str | None) -> Me
         found, seconds, cpu = best_of(1, run)
     factor = n_layers * n_heads * (1 if positions is None else material.N_TOKENS) / len(cells)
     return Measured(found.numpy(), seconds * factor, cpu * factor, {"cells_run": len(cells), "scaled_by": factor})
+
+
+def edges(folder: Path, shape: str) -> Measured:
+    """`attribution_patch` of all edges, for some of the pairs, scaled to all: it runs them one by one.
+
+    Values [source slot], sums over positions in our order: embeddings, then by layer heads and MLP; by layer queries,
+    keys, values and MLP, then logits.
+    """
+    where = material.model_folder(shape, folder)
+    stock = material.stock_model(where).requires_grad_()  # else its hooks see no gradient
+    bridge = TransformerBridge.boot_transformers(str(where), hf_model=stock, device="cpu")
+    n_layers, n_heads = bridge.cfg.n_layers, bridge.cfg.n_heads
+    base, donor, correct, wrong = material.pairs(bridge.cfg.d_vocab, 0)
+    config = attribution.EdgeAttributionConfig(granularity="edge")
+    totals = torch.zeros(1 + n_layers * (n_heads + 1), 1 + n_layers * (3 * n_heads + 1))
+
+    def run() -> torch.Tensor:
+        totals.zero_()
+        for pair in range(material.N_EDGE_PAIRS):
+
+            def metric(logits: torch.Tensor, pair: int = pair) -> torch.Tensor:
+                return logits[0, -1, correct[pair]] - logits[0, -1, wrong[pair]]
+
+            some = slice(pair, pair + 1)
+            found = attribution.attribution_patch(bridge, base[some], donor[some], metric, config)
+            for (writer, reader), score in found.edge_scores.items():
+                totals[source_of(writer, n_heads), slot_of(reader, n_heads)] += score / material.N_EDGE_PAIRS
+        return totals
+
+    found, seconds, cpu = best_of(1, run)
+    factor = material.N_ITEMS / material.N_EDGE_PAIRS
+    return Measured(found.numpy(), seconds * factor, cpu * factor, {"pairs_run": material.N_EDGE_PAIRS})
+
+
+def source_of(node: attribution.Node, n_heads: int) -> int:
+    """The place of a writer among our sources."""
+    if node.kind == "embed":
+        return 0
+    return 1 + node.layer * (n_heads + 1) + (n_heads if node.kind == "mlp_out" else node.head)
+
+
+def slot_of(node: attribution.Node, n_heads: int) -> int:
+    """The place of a reader among our slots."""
+    if node.kind == "logits":
+        return -1
+    start = node.layer * (3 * n_heads + 1)
+    parts = ("q_input", "k_input", "v_input")
+    return start + (3 * n_heads if node.kind == "mlp_in" else parts.index(node.kind) * n_heads + node.head)
