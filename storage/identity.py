@@ -13,6 +13,7 @@ from typing import Any
 
 import mneme
 from storage.files import sha256_file
+from storage.syntax import syntax_of
 
 PACKAGE = "mneme"
 _ROOT = Path(next(iter(mneme.__path__)))
@@ -63,7 +64,7 @@ def data_parts(folder: str) -> dict[str, str]:
 
 @lru_cache(maxsize=1024)
 def _read_module(path: Path, _mtime_ns: int) -> tuple[str, tuple[str, ...]]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = syntax_of(path)
     imported = tuple(sorted(_imported_submodules(tree)))
     return hashlib.sha256(ast.dump(_without_docstrings(tree)).encode()).hexdigest()[:16], imported
 

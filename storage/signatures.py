@@ -12,6 +12,7 @@ from typing import Any, Literal
 import mneme
 from mneme.errors import BadInput
 from mneme.registry import near_names
+from storage.syntax import syntax_of
 
 Kind = Literal["probe", "promptset", "recipe"]
 _FOLDERS: dict[Kind, str] = {"probe": "probes", "promptset": "promptsets", "recipe": "recipes"}
@@ -76,4 +77,4 @@ def _function(kind: Kind, name: str) -> ast.FunctionDef:
 @lru_cache(maxsize=512)
 def _parsed(path: Path, modified: int) -> ast.Module:  # noqa: ARG001  a changed file is read anew
     """The syntax tree of a member's file, which a study asks for many times."""
-    return ast.parse(path.read_text(encoding="utf-8"))
+    return syntax_of(path)
