@@ -10,6 +10,7 @@ from math import comb, prod
 
 import numpy as np
 
+from mneme.arguments import whole_number
 from mneme.errors import BadInput
 
 Head = tuple[int, int]
@@ -26,6 +27,13 @@ class ControlSets:
 
     sets: tuple[HeadSet, ...]
     n_distinct: int
+
+
+def set_sizes(who: str, ks: object, most: int | None = None) -> set[int]:
+    """The sizes of sets that a YAML asks for; raises BadInput for no list, and for a size below 1 or above `most`."""
+    if not isinstance(ks, list | tuple) or not ks:
+        raise BadInput(f"{who}.ks is {ks!r}: give a list of set sizes, such as [1, 2, 4]")
+    return {whole_number(f"{who}.ks", k, 1, most) for k in ks}
 
 
 def matched_head_sets(tested: Sequence[Head], n_layers: int, n_heads: int, *, n_draws: int, seed: int) -> ControlSets:

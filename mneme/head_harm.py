@@ -11,8 +11,8 @@ from torch import Tensor
 
 from mneme.ablation import ablate_head_sets, ablate_heads
 from mneme.arguments import one_of, whole_number
-from mneme.controls import ControlSets, Head, matched_head_sets
-from mneme.errors import BadInput, NotApplicable
+from mneme.controls import ControlSets, Head, matched_head_sets, set_sizes
+from mneme.errors import NotApplicable
 from mneme.head_order import Ranking
 from mneme.model import LanguageModel
 from mneme.progress import Progress, silent
@@ -45,10 +45,8 @@ class HeadTest:
         cls, who: str, kind: object, ks: object, n_draws: object, seed: int, position: str | None = None
     ) -> HeadTest:
         """A test from parameters as a YAML gives them."""
-        if not isinstance(ks, list | tuple) or not ks:
-            raise BadInput(f"{who}.ks is {ks!r}: give a list of set sizes, such as [1, 2, 4]")
+        sizes = tuple(sorted(set_sizes(who, ks)))
         how = cast(Kind, one_of(f"{who}.kind", kind, get_args(Kind)))
-        sizes = tuple(sorted({whole_number(f"{who}.ks", k, 1) for k in ks}))
         return cls(who, how, sizes, whole_number(f"{who}.n_draws", n_draws, 1), seed, position)
 
     def fitting(self, n_ranked: int) -> list[int]:

@@ -10,9 +10,8 @@ from torch import Tensor
 from mneme.ablation import ablate_head_sets
 from mneme.arguments import one_of, whole_number
 from mneme.conflict_heads import KINDS, among_all, curves_of_heads, halves, head_importance, ranked_heads
-from mneme.controls import Head, matched_head_sets
+from mneme.controls import Head, matched_head_sets, set_sizes
 from mneme.curve import Curve
-from mneme.errors import BadInput
 from mneme.fact_conflicts import (
     OUTCOMES,
     as_conflict,
@@ -77,7 +76,7 @@ def conflict_pruning(  # noqa: PLR0913  what `measuring` gives, and what the YAM
     conflict = as_conflict(prompts, "conflict_pruning")
     kind = one_of("conflict_pruning.heads", heads, KINDS)
     n_draws = whole_number("conflict_pruning.n_draws", n_draws, 1)
-    sizes = _sizes(ks, lm.n_layers * lm.n_heads)
+    sizes = sorted({0, *set_sizes("conflict_pruning", ks, lm.n_layers * lm.n_heads)})  # 0: the unchanged model
     groups = halves(lm, conflict, probe_seed, held_out, "conflict_pruning")
     importance = head_importance(lm, conflict.select(groups.chosen_on), rank_by)
     order = ranked_heads(importance, kind)[: max(sizes)]
@@ -86,13 +85,6 @@ def conflict_pruning(  # noqa: PLR0913  what `measuring` gives, and what the YAM
     x = torch.tensor(sizes, dtype=torch.float64)
     curves = {name: Curve(x, among_all(values, groups.tested_on)) for name, values in pruned.rates(progress).items()}
     return curves | curves_of_heads(order, groups.tested_on)
-
-
-def _sizes(ks: object, n_heads: int) -> list[int]:
-    """The sizes of sets in order, 0 among them."""
-    if not isinstance(ks, list | tuple) or not ks:
-        raise BadInput(f"conflict_pruning.ks is {ks!r}: give a list of set sizes, such as [1, 2, 4]")
-    return sorted({0, *(whole_number("conflict_pruning.ks", k, 1, n_heads) for k in ks)})
 
 
 def _sets(lm: LanguageModel, tested: list[Head], n_draws: int, seed: int) -> list[list[Head]]:

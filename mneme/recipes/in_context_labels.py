@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mneme.arguments import whole_number
+from mneme.optimizers import muon_and_adamw
 from mneme.recipe import Workshop, recipe
 from mneme.steps import LOG_SPACED, kept_steps
 from mneme.toys.heads import ToyShape, forward_with_heads, toy_model
@@ -98,7 +99,7 @@ def in_context_labels(  # noqa: PLR0913  a recipe's keywords are what its YAML m
         trained = train_model(
             workshop,
             model,
-            _optimizers(model, hidden_rate, rate),
+            muon_and_adamw(model, hidden_rate, rate),
             loss,
             schedule=Schedule(
                 max_steps,
@@ -110,16 +111,6 @@ def in_context_labels(  # noqa: PLR0913  a recipe's keywords are what its YAML m
             check=lambda _step: _measures(model, task, exams),
         )
     return {"tokens": trained.steps * batch_size * context, **asdict(trained)}
-
-
-def _optimizers(model: Any, hidden_rate: float, rate: float) -> list[torch.optim.Optimizer]:
-    trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
-    hidden = {name: each for name, each in trained.items() if each.ndim == 2 and ".h." in name}
-    rest = [each for name, each in trained.items() if name not in hidden]
-    muon = torch.optim.Muon(
-        list(hidden.values()), lr=hidden_rate, momentum=0.95, weight_decay=0.01, adjust_lr_fn="original"
-    )
-    return [muon, torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98), weight_decay=0.0)]
 
 
 def _exams(task: LabelTask) -> dict[str, Contexts]:

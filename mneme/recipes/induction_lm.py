@@ -13,6 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from mneme.arguments import number_between, whole_number
 from mneme.errors import BadInput
+from mneme.optimizers import muon_and_adamw
 from mneme.recipe import Workshop, recipe
 from mneme.steps import kept_steps
 from mneme.training import Measure, Schedule, batch_generator, measured_mean, train_model
@@ -121,7 +122,7 @@ def induction_lm(  # noqa: PLR0913  a recipe's keywords are what its YAML may se
         trained = train_model(
             workshop,
             model,
-            _optimizers(model),
+            muon_and_adamw(model),
             lambda step: _loss(model, *repeats.draw(data, batch_size, seed, step)),
             schedule=schedule,
             spec={"recipe": "induction_lm", "seed": seed, **asked},
@@ -164,16 +165,6 @@ def _new_model(shape: _Shape, data: _Data) -> GPT2LMHeadModel:
         eos_token_id=data.vocabulary,
     )
     return GPT2LMHeadModel(config)
-
-
-def _optimizers(model: GPT2LMHeadModel) -> list[torch.optim.Optimizer]:
-    hidden = [each for name, each in model.named_parameters() if each.ndim == 2 and ".h." in name]
-    known = {id(each) for each in hidden}
-    rest = [each for each in model.parameters() if id(each) not in known]
-    return [
-        torch.optim.Muon(hidden, lr=0.02, momentum=0.95, weight_decay=0.01, adjust_lr_fn="original"),
-        torch.optim.AdamW(rest, lr=3e-3, betas=(0.9, 0.98), weight_decay=0.0),
-    ]
 
 
 def _loss(model: GPT2LMHeadModel, ids: Tensor, targets: Tensor) -> Tensor:
