@@ -20,6 +20,7 @@ Expected = Literal["above", "below", "within"]
 Verdict = Literal["holds", "does not hold", "cannot be tested"]
 LEAST_N = 5
 _DRAWS_AT_ONCE = 4_000_000
+_ROUNDING = 1e-12  # of the largest value: far above what float64 sums leave, far below what float32 models tell apart
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ def judge(found: Mapping[str, float], control: Mapping[str, float] | None, claim
     "within" holds where the interval at 2 * level - 1 lies inside it, which is two one-sided tests at 1 - level each
     (TOST; Schuirmann 1987): that no difference was found is no equivalence. With fewer than `least_n` units the claim
     cannot be tested; of as few as 5, percentile intervals are too narrow: a claim that barely holds there is weak.
+    The difference and its ends count as 0, or as the margin, where they differ from it by no more than rounding (1e-12
+    of the largest value): sums of equal rates leave ends like -1e-17, which say nothing about a claim.
     Raises: BadInput for a margin that is negative, or zero where "within" is expected; a level outside (0.5, 1).
     """
     _refuse_odd(claim)
@@ -83,6 +86,8 @@ def judge(found: Mapping[str, float], control: Mapping[str, float] | None, claim
         estimate, low, high = (float(each) for each in (interval.estimate, interval.low, interval.high))
     else:
         estimate, low, high = _apart(_values(one), _values(two), seed, confidence)
+    rounding = _ROUNDING * max(abs(value) for side in (one, two or {}) for value in side.values())
+    estimate, low, high = (_without_rounding(each, claim.margin, rounding) for each in (estimate, low, high))
     reason = _against(low, high, claim)
     return Judgement(*means, estimate, low, high, n, "does not hold" if reason else "holds", reason)
 
@@ -132,6 +137,11 @@ def _resampled_means(values: NDArray[np.float64], rng: np.random.Generator) -> N
         size = min(block, RESAMPLES - start)
         means[start : start + size] = values[rng.integers(len(values), size=(size, len(values)))].mean(axis=1)
     return means
+
+
+def _without_rounding(number: float, margin: float, rounding: float) -> float:
+    """The number; 0 or the margin itself where it is nearer to one of them than rounding."""
+    return next((mark for mark in (0.0, margin, -margin) if abs(number - mark) <= rounding), number)
 
 
 def _against(low: float, high: float, claim: Claim) -> str | None:

@@ -133,3 +133,25 @@ def test_the_same_seed_gives_the_same_digits() -> None:
 def test_odd_margins_and_levels_are_refused(claim: Claim, sentence: str) -> None:
     with pytest.raises(BadInput, match=f"the {sentence} of a claim"):
         judge(units([1.0] * 9), None, claim, seed=0)
+
+
+def test_rates_that_are_equal_up_to_rounding_differ_by_exactly_nothing() -> None:
+    found, control = units([0.1 + 0.2] * 5), units([0.3] * 5)  # 0.30000000000000004 and 0.3
+    for other in (control, {f"c{name}": value for name, value in control.items()}):
+        judged = judge(found, other, Claim("above"), seed=0)
+        assert (judged.difference, judged.ci_low, judged.ci_high) == (0.0, 0.0, 0.0)
+        assert judged.verdict == "does not hold"
+    assert judge(found, control, Claim("within", margin=0.01), seed=0).verdict == "holds"
+
+
+def test_a_difference_that_is_the_margin_up_to_rounding_is_not_beyond_it() -> None:
+    judged = judge(units([0.1 + 0.2] * 5), None, Claim("above", margin=0.3), seed=0)
+    assert (judged.ci_low, judged.verdict) == (0.3, "does not hold")
+    assert judge(units([-0.1 - 0.2] * 5), None, Claim("below", margin=0.3), seed=0).ci_high == -0.3
+
+
+def test_small_numbers_that_are_no_rounding_stay_as_they_are() -> None:
+    judged = judge(units([1e-9] * 5), None, Claim("above"), seed=0)
+    assert (judged.ci_low, judged.verdict) == (1e-9, "holds")
+    beside_large = judge(units([1.0 + 1e-9] * 5), units([1.0] * 5), Claim("above"), seed=0)
+    assert (beside_large.difference, beside_large.verdict) == (pytest.approx(1e-9, rel=1e-6), "holds")
