@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mneme.circuit_faithfulness import faithfulness as faithfulness
     from mneme.circuits import find_circuit as find_circuit
     from mneme.copying import copying_scores as copying_scores
+    from mneme.edge_checks import check_edges as check_edges
     from mneme.edge_scoring import edge_scores as edge_scores
     from mneme.errors import BadInput as BadInput
     from mneme.errors import MnemeError as MnemeError
@@ -56,6 +57,7 @@ _MODULES = {
     "circuit_faithfulness": ("faithfulness",),
     "circuits": ("find_circuit",),
     "copying": ("copying_scores",),
+    "edge_checks": ("check_edges",),
     "edge_scoring": ("edge_scores",),
     "errors": ("BadInput", "MnemeError", "NotApplicable", "ParityError"),
     "measuring": ("head_scores",),

@@ -132,6 +132,16 @@ class EdgeGraph:
         """The query, key and value inputs of a layer among the slots."""
         return slice(self.slot_of_head(layer, "q", 0), self.slot_of_mlp(layer))
 
+    def readers(self, place: int) -> tuple[int, slice]:
+        """Of a place among the head slots of a layer: which of PARTS it is, and the query heads that read it."""
+        for part, name in enumerate(PARTS):
+            n_slots = self._n_heads_of(name)
+            if place < n_slots:
+                n_shared = self.n_heads // n_slots
+                return part, slice(place * n_shared, (place + 1) * n_shared)
+            place -= n_slots
+        raise IndexError(place)
+
     def edge_names(self, edges: Sequence[tuple[int, int]]) -> list[str]:
         """Edges (source, slot) by name: `a0.h3->a1.h2<k>`."""
         return [f"{self.sources[source]}->{self.slots[slot]}" for source, slot in edges]
