@@ -11,6 +11,28 @@ from mneme.probe import Probe
 from mneme.stats import Interval, bootstrap_mean, bootstrap_median, wilson
 
 Array = NDArray[np.float64]
+_ROUNDING = 1e-12  # of the largest value: far above what float64 sums leave, far below what was measured
+
+
+def mean_within(values: Array, clusters: Array | None, seed: int) -> Interval:
+    """Mean over prompts of values [item ...], bootstrapped, with nothing beyond the least and greatest value.
+
+    A mean of resampled values never leaves them; rounding of the sums does, by 1e-17 or so, and then a rate lies below
+    0, or just above it where it is 0. What is nearer to an end than 1e-12 of the largest value is that end.
+    Source: METHODS 4
+    """
+    interval = bootstrap_mean(values, seed=seed, clusters=clusters)
+    if not len(values):
+        return interval
+    least, most = np.fmin.reduce(values, axis=0), np.fmax.reduce(values, axis=0)  # NaN only where all are
+    rounding = _ROUNDING * np.maximum(np.abs(least), np.abs(most))
+
+    def without_rounding(number: Array) -> Array:
+        number = np.where(np.abs(number - least) <= rounding, least, number)
+        return np.where(np.abs(number - most) <= rounding, most, number)
+
+    estimate, low, high = (without_rounding(each) for each in (interval.estimate, interval.low, interval.high))
+    return replace(interval, estimate=estimate, low=low, high=high)
 
 
 def mean_of(values: Array, clusters: Array | None, seed: int, *, is_share: bool = False) -> Interval:
@@ -20,13 +42,13 @@ def mean_of(values: Array, clusters: Array | None, seed: int, *, is_share: bool 
     together.
     Source: METHODS 4
     """
-    interval = bootstrap_mean(values, seed=seed, clusters=clusters)
+    interval = mean_within(values, clusters, seed)
     present = values[~np.isnan(values)]
     if not is_share or clusters is not None or not np.isin(present, (0.0, 1.0)).all():
         return interval
     right = np.nansum(values, axis=0).reshape(-1)
     bounds = [wilson(int(each), int(n)) for each, n in zip(right, interval.n_items.reshape(-1), strict=True)]
-    low, high = np.array(bounds).T.reshape(2, *interval.estimate.shape)
+    low, high = np.clip(bounds, 0.0, 1.0).T.reshape(2, *interval.estimate.shape)
     return replace(interval, low=low, high=high)
 
 

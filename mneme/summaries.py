@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mneme.curve_rows import curve_tables, curves_by_condition, item_conditions
-from mneme.intervals import n_clusters_of, numbers_of, readouts_of
+from mneme.intervals import mean_within, n_clusters_of, numbers_of, readouts_of
 from mneme.probe import Probe
 from mneme.promptset import Promptset
 from mneme.reliability import split_half
@@ -63,7 +63,7 @@ def _array(tensor: Tensor) -> Array:
 
 
 def _head_tables(scores: Array, clusters: Array | None, seed: int) -> dict[str, Rows]:
-    interval = bootstrap_mean(scores, seed=seed, clusters=clusters)
+    interval = mean_within(scores, clusters, seed)
     layer, head = _indices(scores.shape[1:])
     rows = {
         "layer": layer,
@@ -99,7 +99,7 @@ def _behavior_tables(
 
 
 def _gap_row(gap: Array, clusters: Array | None, seed: int) -> dict[str, Any]:
-    interval = bootstrap_mean(gap, seed=seed, clusters=clusters)
+    interval = mean_within(gap, clusters, seed)
     return {"readout": GAP, "is_accuracy": False, "chance": float("nan"), **numbers_of(interval, clusters)}
 
 
@@ -114,7 +114,7 @@ def _effect_tables(
 ) -> dict[str, Rows]:
     effects = _array(items["effects"])
     normalised = _normalised(effects, _whole(items, effects.shape), clusters, seed)
-    interval = bootstrap_mean(effects, seed=seed, clusters=clusters)
+    interval = mean_within(effects, clusters, seed)
     layer, head = _indices(effects.shape[1:])
     rows = {
         "intervention": [done[0]] * len(layer),
@@ -160,7 +160,7 @@ def _normalised(effects: Array, whole: Array | None, clusters: Array | None, see
 def _control_rows(items: Mapping[str, Tensor], clusters: Array | None, seed: int) -> list[dict[str, Any]]:
     """One row per k: the tested set's effect on the prompts that did not rank it, beside those of its controls."""
     sets = _array(items["set_effects"])
-    interval = bootstrap_mean(sets, seed=seed, clusters=clusters)
+    interval = mean_within(sets, clusters, seed)
     n_clusters = n_clusters_of(interval, clusters)
     rows = []
     for index, k in enumerate(items["k"].tolist()):
