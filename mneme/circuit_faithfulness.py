@@ -13,8 +13,8 @@ from torch import Tensor
 from mneme.ablated_stream import AblatedStream, EdgeAblation, SourceValues, shared_values
 from mneme.arguments import one_of
 from mneme.batch import Batch
-from mneme.batching import STORED_ELEMENTS, in_batches, items_per_forward, items_per_group
-from mneme.circuit_runs import CircuitRun, Prompts
+from mneme.batching import in_batches, items_per_group
+from mneme.circuit_runs import CircuitRun, Prompts, circuits_at_once
 from mneme.circuits import Circuit
 from mneme.edge_gradients import Question
 from mneme.edge_scoring import check_pairs
@@ -132,15 +132,8 @@ def _read(
     n_kept, n_legal = edges.sum(dim=(1, 2)), question.graph.n_edges
     found = torch.where(n_kept[None] == n_legal, whole[:, None], empty[:, None])
     between = ((n_kept > 0) & (n_kept != n_legal)).nonzero()[:, 0]
-    size = _circuits_at_once(lm, clean)
+    size = circuits_at_once(lm, *clean.ids.shape)
     for start in range(0, len(between), size):
         some = between[start : start + size]
         found[:, some] = CircuitRun(prompts, edges[some]).read()
     return torch.cat([whole[:, None], empty[:, None], found], dim=1)
-
-
-def _circuits_at_once(lm: LanguageModel, batch: Batch) -> int:
-    """Circuits whose changes of all heads and MLPs are kept together, on all the prompts of a group."""
-    n_tokens = batch.ids.shape[1]
-    kept = STORED_ELEMENTS // (2 * lm.n_layers * len(batch) * n_tokens * max(lm.d_model, lm.n_heads * lm.head_width))
-    return max(1, min(kept, items_per_forward(lm, n_tokens) // len(batch)))

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from mneme.ablated_stream import AblatedStream
+from mneme.batching import STORED_ELEMENTS, items_per_forward
 from mneme.capturing import head_weights, require_structure
 from mneme.cut_forward import Inputs, once_per_head, ungrouped
 from mneme.edge_gradients import Question
 from mneme.head_entries import HeadEntry
 from mneme.interception import AttentionCall
 from mneme.layer_runs import attention_call, heads_write, mlp_write, read_stream
+from mneme.model import LanguageModel
 
 CHUNK_ELEMENTS = 1 << 25  # inputs of slots in memory at once: 128 MiB in float32
 
@@ -35,19 +37,20 @@ class CircuitRun:
 
     Sources that no kept edge leaves are not run. Of each layer only what its heads and its MLP change is kept: z
     [circuit item position head width] and mlp [circuit item position d_model], None where they were not run.
+    known: both of the first layers, where circuit is 1 since they are the same in all circuits; these are not run.
     """
 
-    def __init__(self, prompts: Prompts, edges: Tensor) -> None:
+    def __init__(self, prompts: Prompts, edges: Tensor, known: Sequence[tuple[Tensor, Tensor]] = ()) -> None:
         self.prompts = prompts
         self.lm, self.graph = prompts.question.lm, prompts.question.graph
         self.edges = edges
-        self.z: list[Tensor | None] = []
-        self.mlps: list[Tensor | None] = []
+        self.z: list[Tensor | None] = [z for z, _ in known]
+        self.mlps: list[Tensor | None] = [mlp for _, mlp in known]
 
     def read(self) -> Tensor:
         """The readout under each circuit: [item circuit]."""
         values = self.prompts.ablated.values
-        for layer in range(self.lm.n_layers):
+        for layer in range(len(self.z), self.lm.n_layers):
             leaves = self.edges.any(dim=2).any(dim=0)
             has_heads = bool(leaves[self.graph.head_sources(layer)].any())
             self.z.append(self._z(layer) - values.z[layer] if has_heads else None)
@@ -165,3 +168,9 @@ class CircuitRun:
         size = max(1, CHUNK_ELEMENTS // per_position)
         for start in range(0, n_positions, size):
             yield slice(start, min(start + size, n_positions))
+
+
+def circuits_at_once(lm: LanguageModel, n_items: int, n_tokens: int) -> int:
+    """Circuits whose changes of all heads and MLPs are kept together, on all the prompts of a group."""
+    kept = STORED_ELEMENTS // (2 * lm.n_layers * n_items * n_tokens * max(lm.d_model, lm.n_heads * lm.head_width))
+    return max(1, min(kept, items_per_forward(lm, n_tokens) // n_items))

@@ -124,6 +124,10 @@ class EdgeGraph:
         """Index of the input of an MLP among the slots."""
         return layer * self._n_layer_slots + self._n_head_slots
 
+    def layer_of_slot(self, slot: int) -> int:
+        """The layer that a slot is in; for the logits, how many layers there are."""
+        return slot // self._n_layer_slots
+
     def head_sources(self, layer: int) -> slice:
         """The heads of a layer among the sources; what comes before them is what they may read."""
         return slice(self.source_of_head(layer, 0), self.source_of_head(layer, self.n_heads))

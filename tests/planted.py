@@ -153,3 +153,74 @@ def bag_model(weights: Tensor, answer: int) -> GPT2LMHeadModel:
         block.attn.c_attn.weight[TOKEN, 2 * wide] = (weights > 0).float()
         block.attn.c_proj.weight[0, OUT.start + answer] = 1.0
     return model
+
+
+def additive_model(effects: Tensor) -> GPT2LMHeadModel:
+    """A sum: each head adds its effect [layer head] to logit 0 where the last of two tokens is 1; nothing else does.
+
+    Width 32, no norm bends anything, all attention is uniform. Token 1 sets coordinate 1, which all heads read; they
+    write coordinate 0, which logit 0 reads. Coordinates from 16 on hold biases that tell the parts of the model apart.
+    """
+    n_layers, n_heads = effects.shape
+    config = GPT2Config(
+        vocab_size=8, n_positions=8, n_embd=32, n_inner=4, n_layer=n_layers, n_head=n_heads, tie_word_embeddings=False
+    )
+    model = GPT2LMHeadModel(config).requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.zero_()
+    model.transformer.wte.weight[1, 1] = 1.0
+    model.lm_head.weight[0, 0] = 1.0
+    width = 32 // n_heads
+    for layer, block in enumerate(model.transformer.h):
+        block.ln_1, block.ln_2 = torch.nn.Identity(), torch.nn.Identity()
+        block.attn.c_proj.bias[16 + layer] = block.mlp.c_proj.bias[24 + layer] = 1.0
+        for head in range(n_heads):
+            block.attn.c_attn.weight[1, 64 + head * width] = 1.0
+            block.attn.c_proj.weight[head * width, 0] = 2 * float(effects[layer, head])  # half the attention is there
+    model.transformer.ln_f = torch.nn.Identity()
+    return model.eval()
+
+
+IOI_NAMES, IOI_END = range(1, 40), 100  # tokens of the planted prompts: [first, name, 90, name, 91, name, 92, 100]
+
+
+def ioi_model(negative: float = 0.3) -> GPT2LMHeadModel:
+    """Indirect objects by five heads, over [first, A, filler, B, filler, S, filler, END] (METHODS 5a).
+
+    L0H1 looks from END to the last name and writes it into the third block; every other token writes itself there.
+    L1H0 looks from END to the names but the one so written, equally, and copies; L1H1 looks there too and writes
+    `negative` times the opposite. L0H2 looks at the token before and L0H3 at equal tokens; both write nothing, as all
+    other heads do. Without L0H1's word, L1H0 looks at all three names alike.
+    """
+    model = _blank()
+    first, second = model.transformer.h
+    eye, last_name, end = torch.eye(BLOCK), 5, 7
+    to_last_name = eye.clone()
+    to_last_name[end], to_last_name[end, last_name] = 0.0, 1.0
+    before = torch.diag(torch.ones(BLOCK - 1), diagonal=-1)
+    _planted_head(first, 1, (POSITION, to_last_name, POSITION), (TOKEN, eye, PREVIOUS))
+    _planted_head(first, 2, (POSITION, before, POSITION), (TOKEN, 0 * eye, OUT))
+    _planted_head(first, 3, (TOKEN, eye, TOKEN), (TOKEN, 0 * eye, OUT))
+    _identity_norm(first.ln_1, n_ones=2)
+    _identity_norm(second.ln_1, n_ones=3)
+    is_name = torch.zeros(BLOCK, BLOCK)
+    is_name[end, IOI_NAMES.start : IOI_NAMES.stop] = 1.0
+    for head, write in ((0, 1.0), (1, -negative)):
+        _planted_head(second, head, (POSITION, is_name, TOKEN), (TOKEN, write * eye, OUT))
+        here = slice(head * BLOCK, (head + 1) * BLOCK)
+        with torch.no_grad():
+            second.attn.c_attn.weight[PREVIOUS, here] = -eye * SCALE * BLOCK**0.5
+    return model
+
+
+@torch.no_grad()
+def _planted_head(
+    block: torch.nn.Module, head: int, looks: tuple[slice, Tensor, slice], writes: tuple[slice, Tensor, slice]
+) -> None:
+    """A head whose query is `looks[0]` times a rule, its key `looks[2]`; it reads `writes[0]`, changes and writes it."""
+    wide, here = 4 * BLOCK, slice(head * BLOCK, (head + 1) * BLOCK)
+    weights = block.attn.c_attn.weight
+    weights[looks[0], here] = looks[1] * SCALE * BLOCK**0.5
+    weights[looks[2], wide : 2 * wide][:, here] = torch.eye(BLOCK)
+    weights[writes[0], 2 * wide :][:, here] = torch.eye(BLOCK)
+    block.attn.c_proj.weight[here, writes[2]] = writes[1]

@@ -132,7 +132,7 @@ def test_circuits_do_not_depend_on_which_run_together(monkeypatch: pytest.Monkey
     circuits = [drawn(lm, share, seed) for seed, share in enumerate((0.1, 0.4, 0.7))]
     together = faithfulness(lm, *pair(), READOUT, circuits)
     monkeypatch.setattr(circuit_faithfulness, "items_per_group", lambda *_: 1)
-    monkeypatch.setattr(circuit_faithfulness, "_circuits_at_once", lambda *_: 1)
+    monkeypatch.setattr(circuit_faithfulness, "circuits_at_once", lambda *_: 1)
     alone = faithfulness(lm, *pair(), READOUT, circuits)
     assert torch.allclose(alone.items, together.items, rtol=1e-9)
     before = lm.logits(pair()[0])
