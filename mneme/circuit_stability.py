@@ -68,8 +68,9 @@ class StoredScores:
         flat = self.items[:, self.graph.legal.to(self.items.device)].double().cpu()
         shares = torch.from_numpy(weights / weights.sum(axis=1, keepdims=True))
         none = torch.empty(0)
-        for some in shares.split(max(1, MEANS_AT_ONCE // flat.shape[1])):
-            for means in some @ flat:
+        n_at_once = max(1, MEANS_AT_ONCE // flat.shape[1])
+        for start in range(0, len(shares), n_at_once):
+            for means in shares[start : start + n_at_once] @ flat:
                 matrix = torch.full(self.graph.legal.shape, torch.nan, dtype=torch.float64)
                 matrix[self.graph.legal] = means
                 scores = EdgeScores(matrix, self.graph, none, none)
