@@ -18,7 +18,7 @@ demo: $(INSTALLED)  ## the main job, from nothing: train, probe, ablate, publish
 	$(BIN)/mneme run quickstart
 
 test: $(INSTALLED)  ## the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(INSTALLED)  ## format, lint, types, import contracts, SQL
 	$(BIN)/ruff format --check .

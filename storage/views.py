@@ -98,7 +98,8 @@ def _list_views(folder: Path) -> tuple[View, ...]:
         if unknown := references - views.keys():
             raise BadInput(f"view {name} refers to {', '.join(sorted(unknown))}, which is no view")
     try:
-        return tuple(views[name] for name in TopologicalSorter(before).static_order())
+        order = TopologicalSorter({name: sorted(references) for name, references in before.items()}).static_order()
+        return tuple(views[name] for name in order)
     except CycleError as error:
         raise BadInput(f"views refer to each other in a circle: {' -> '.join(error.args[1])}") from None
 
