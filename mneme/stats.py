@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +19,7 @@ Array = NDArray[np.float64]
 RESAMPLES = 10_000
 _COLUMNS_AT_ONCE = 512
 _DRAWS_AT_ONCE = 4_000_000
+_REMEMBERED = 2_000  # items up to which the resamples of a seed are kept for the next values
 
 
 @dataclass(frozen=True)
@@ -194,11 +196,27 @@ def _percentiles(top: Array, bottom: Array, plan: _Plan, clusters: NDArray[np.in
 
 def _resample_counts(clusters: NDArray[np.int64], plan: _Plan) -> Iterator[Array]:
     """How often each item is drawn in each resample: blocks [resample item]."""
-    rng = np.random.default_rng(plan.seed)
+    alike = np.unique(clusters, return_inverse=True)[1].astype(np.int64)
+    if len(alike) > _REMEMBERED:
+        yield from _drawn(alike, plan.seed, plan.n_resamples)
+    else:
+        for counts in _remembered(alike.tobytes(), plan.seed, plan.n_resamples):
+            yield counts.astype(np.float64)
+
+
+@lru_cache(maxsize=32)
+def _remembered(clusters: bytes, seed: int, n_resamples: int) -> list[NDArray[np.unsignedinteger]]:
+    # To draw costs ten times as much as to use what was drawn, and one seed serves all the values of a study.
+    blocks = _drawn(np.frombuffer(clusters, dtype=np.int64), seed, n_resamples)
+    return [counts.astype(np.min_scalar_type(int(counts.max()))) for counts in blocks]
+
+
+def _drawn(clusters: NDArray[np.int64], seed: int, n_resamples: int) -> Iterator[Array]:
+    rng = np.random.default_rng(seed)
     members = [np.flatnonzero(clusters == each) for each in np.unique(clusters)]
     block = max(1, _DRAWS_AT_ONCE // len(clusters))
-    for start in range(0, plan.n_resamples, block):
-        size = min(block, plan.n_resamples - start)
+    for start in range(0, n_resamples, block):
+        size = min(block, n_resamples - start)
         times = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=size)
         if len(members) == len(clusters):
             order = np.concatenate(members)

@@ -203,3 +203,14 @@ def test_mcnemar_is_the_exact_binomial_of_the_answers_that_differ():
     second = np.array([0] * 8 + [1] * 2 + [1] * 5)
     assert mcnemar(first, second) == pytest.approx(scipy_stats.binomtest(8, 10).pvalue)
     assert mcnemar(first, first) == 1.0
+
+
+def test_resamples_that_are_remembered_give_the_interval_of_those_drawn_anew(monkeypatch: pytest.MonkeyPatch):
+    values, clusters = np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 7
+    first, again = (bootstrap_mean(values, seed=3, clusters=clusters, n_resamples=500) for _ in range(2))
+    other_seed = bootstrap_mean(values, seed=4, clusters=clusters, n_resamples=500)
+    monkeypatch.setattr("mneme.stats._REMEMBERED", 0)
+    anew = bootstrap_mean(values, seed=3, clusters=clusters, n_resamples=500)
+    assert np.array_equal(first.low, anew.low)
+    assert np.array_equal(again.high, anew.high)
+    assert not np.array_equal(other_seed.low, anew.low)
