@@ -42,14 +42,14 @@ def mean_of(values: Array, clusters: Array | None, seed: int, *, is_share: bool 
     together.
     Source: METHODS 4
     """
-    interval = mean_within(values, clusters, seed)
-    present = values[~np.isnan(values)]
-    if not is_share or clusters is not None or not np.isin(present, (0.0, 1.0)).all():
-        return interval
-    right = np.nansum(values, axis=0).reshape(-1)
-    bounds = [wilson(int(each), int(n)) for each, n in zip(right, interval.n_items.reshape(-1), strict=True)]
-    low, high = np.clip(bounds, 0.0, 1.0).T.reshape(2, *interval.estimate.shape)
-    return replace(interval, low=low, high=high)
+    present = ~np.isnan(values)
+    if not is_share or clusters is not None or not np.isin(values[present], (0.0, 1.0)).all():
+        return mean_within(values, clusters, seed)
+    n_items, right = present.sum(axis=0), np.nansum(values, axis=0)
+    pairs = zip(right.reshape(-1).astype(int).tolist(), n_items.reshape(-1).tolist(), strict=True)
+    low, high = np.clip([wilson(*pair) for pair in pairs], 0.0, 1.0).T.reshape(2, *n_items.shape)
+    estimate = np.divide(right, n_items, out=np.full(n_items.shape, np.nan), where=n_items > 0)
+    return Interval(estimate, low, high, n_items, n_items)
 
 
 def readouts_of(probe: Probe, values: Array, clusters: Array | None, seed: int) -> dict[str, Interval]:
