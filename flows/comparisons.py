@@ -33,14 +33,15 @@ class Compared:
 
 
 def compare(home: Home, asked: Study, trials: Iterable[TrialSpec]) -> Compared:
-    """Find phase changes in these trials and in the trainings of their models, then judge the study's claims.
+    """Find phase changes in these trials and in the trainings of their models, then judge the study's claims on them.
 
     Each is published when it is delivered, and nothing is where a study asks for neither.
     """
-    changes = find_phase_changes(home, asked.name, asked.spec.phase_changes, curve_ids(trials))
+    ids = curve_ids(trials)
+    changes = find_phase_changes(home, asked.name, asked.spec.phase_changes, ids)
     if deliver_comparisons(home, "phase_changes", asked.name, changes):
         publish(home)
-    claims = judge_claims(home, asked.name, asked.spec.claims, asked.spec.probe_seed)
+    claims = judge_claims(home, asked.name, asked.spec.claims, ids, seed=asked.spec.probe_seed)
     if deliver_comparisons(home, "comparisons", asked.name, claims):
         publish(home)
     return Compared(tuple(changes), tuple(claims))

@@ -1,6 +1,6 @@
 """The SQL of claims: refused before anything is computed, or answered with one number per unit.
 
-A claim reads what `mneme sql` reads, through the same door, and of that the marts only.
+A claim reads what `mneme sql` reads, as closed as there, and of that only what the marts say of its study's trials.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ import duckdb
 
 from mneme.errors import BadInput
 from storage.duck import CLOSED
-from storage.home import Home
-from storage.reader import reading, refuse_all_but_reading, sentence_of
+from storage.reader import refuse_all_but_reading, sentence_of
 from storage.specs import ClaimSpec
 
 _COLUMNS = ["unit_id", "value"]
@@ -34,18 +33,17 @@ def refuse_bad_claims(study: str, claims: Mapping[str, ClaimSpec]) -> None:
                     raise BadInput(f"study {study}, claim {name}: `{side}` {problem}")
 
 
-def units_of(home: Home, sql: str) -> dict[str, float]:
-    """One number per unit from the published results; NULL is NaN.
+def units_of(marts: duckdb.DuckDBPyConnection, sql: str) -> dict[str, float]:
+    """One number per unit; NULL is NaN. `marts` is what `storage.reader.reading_part` gives.
 
     Raises BadInput for SQL that fails on these rows, a unit without a name, and a unit that comes twice.
     """
-    with reading(home) as connection:
-        try:
-            refuse_all_but_reading(connection, sql)
-            asked = _wrapped("cast(unit_id as varchar), cast(value as double)", sql)
-            found = connection.execute(f"{asked} order by all").fetchall()
-        except duckdb.Error as error:
-            raise BadInput(f"fails: {_in_one_line(connection, error)}") from error
+    try:
+        refuse_all_but_reading(marts, sql)
+        asked = _wrapped("cast(unit_id as varchar), cast(value as double)", sql)
+        found = marts.execute(f"{asked} order by all").fetchall()
+    except duckdb.Error as error:
+        raise BadInput(f"fails: {_in_one_line(marts, error)}") from error
     units: dict[str, float] = {}
     for unit, value in found:
         if unit is None or unit in units:

@@ -57,6 +57,18 @@ def open_results(path: Path) -> duckdb.DuckDBPyConnection:
     return duckdb.connect(str(path), read_only=True, config=dict(CLOSED))
 
 
+def attach_results(path: Path) -> duckdb.DuckDBPyConnection:
+    """An empty database in memory, with the file beside it as `results`, read-only; nothing else is in reach."""
+    connection = duckdb.connect(config={"python_enable_replacements": "false"})
+    connection.execute(f"attach {_quoted(str(path))} as results (read_only)")
+    connection.execute("set enable_external_access = false")
+    return connection
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
 @contextmanager
 def database_errors(path: Path) -> Iterator[None]:
     """Turn DuckDB's errors about files into WarehouseError and DamagedDatabase."""

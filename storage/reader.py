@@ -6,7 +6,7 @@ can read results.duckdb and nothing else: no file, no network, no setting can be
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import duckdb
 
 from mneme.errors import BadInput
 from mneme.registry import near_names
-from storage.duck import open_results
+from storage.duck import attach_results, open_results
 from storage.home import Home
 from storage.rendering import FORMATS, rendered, visible, written, written_parquet
 
@@ -70,16 +70,43 @@ def row_counts(home: Home) -> dict[str, int]:
 @contextmanager
 def reading(home: Home) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection to the published results that can read them and nothing else."""
-    if not home.results.exists():
-        raise BadInput(f"there are no results in {home.root} yet: run `mneme run quickstart`, or set MNEME_HOME")
-    try:
-        connection = open_results(home.results)
-    except duckdb.Error as error:
-        raise BadInput(f"{home.results} cannot be opened: {_first_lines(error)}; run `mneme rebuild`") from error
-    with connection:
+    with _opened(home, open_results) as connection:
         connection.execute("set search_path = 'mart'")
         connection.execute("set lock_configuration = true")
         yield connection
+
+
+@contextmanager
+def reading_part(home: Home, trial_ids: Iterable[str]) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The same, of some trials and trainings: marts with a column `trial_id` show the rows of these alone.
+
+    A home holds trials of other studies, and of the same study with other parameters. Comparisons and phase changes
+    name their study and no trial, and are seen whole.
+    """
+    with _opened(home, attach_results) as connection:
+        found = connection.execute(
+            "select table_name, bool_or(column_name = 'trial_id') from duckdb_columns()"
+            " where database_name = 'results' and schema_name = 'mart' group by all"
+        )
+        views = found.fetchall()
+        connection.execute("create schema mart")
+        connection.execute("create table main.asked as select unnest($ids) as trial_id", {"ids": sorted(trial_ids)})
+        for name, has_trials in views:
+            part = "where trial_id in (select trial_id from memory.main.asked)" if has_trials else ""
+            connection.execute(f'create view mart."{name}" as select * from results.mart."{name}" {part}')  # noqa: S608  names from the catalog
+        connection.execute("set search_path = 'mart'")
+        connection.execute("set lock_configuration = true")
+        yield connection
+
+
+def _opened(home: Home, how: Callable[[Path], duckdb.DuckDBPyConnection]) -> duckdb.DuckDBPyConnection:
+    """The published results, opened; raises BadInput where there are none, or they cannot be."""
+    if not home.results.exists():
+        raise BadInput(f"there are no results in {home.root} yet: run `mneme run quickstart`, or set MNEME_HOME")
+    try:
+        return how(home.results)
+    except duckdb.Error as error:
+        raise BadInput(f"{home.results} cannot be opened: {_first_lines(error)}; run `mneme rebuild`") from error
 
 
 def refuse_all_but_reading(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
@@ -106,7 +133,7 @@ def _missing(connection: duckdb.DuckDBPyConnection, error: duckdb.Error) -> str:
     if "Table with name" not in text:
         return _first_lines(error)
     asked = text.split("Table with name ")[1].split(" does not exist")[0]
-    found = connection.execute("select schema_name || '.' || view_name from duckdb_views() where not internal")
+    found = connection.execute("select distinct schema_name || '.' || view_name from duckdb_views() where not internal")
     known = [str(row[0]) for row in found.fetchall()]
     marts = [each for each in known if each.startswith("mart.")]
     return f"there is no view '{asked[:80]}'" + near_names(f"mart.{asked[:80]}", marts)

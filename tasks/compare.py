@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mneme.errors import BadInput
 from storage.curves import AXES, Curve, read_curves
@@ -16,6 +16,9 @@ from storage.identity import code_parts, digest, versions
 from storage.specs import ClaimSpec, PhaseChangesSpec, RecipeSource, TrialSpec
 from tasks.stage import Value, stage
 from tasks.training import training_id
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 _logger = logging.getLogger("mneme")
 _ERRORS_IN_95_PERCENT = 3.92  # standard errors from the lower to the upper end of a 95% interval
@@ -52,9 +55,17 @@ def find_phase_changes(home: Home, study: str, asked: PhaseChangesSpec | None, t
     return found
 
 
-def judge_claims(home: Home, study: str, claims: Mapping[str, ClaimSpec], seed: int) -> list[Row]:
-    """Judge each claim on the published results; returns the rows of `raw.comparisons`."""
-    return [_claim_row(home, study, name, spec, seed) for name, spec in claims.items()]
+def judge_claims(
+    home: Home, study: str, claims: Mapping[str, ClaimSpec], ids: Iterable[str], *, seed: int
+) -> list[Row]:
+    """Judge each claim on what is published of these trials and trainings; returns the rows of `raw.comparisons`."""
+    from storage.reader import reading_part
+
+    if not claims:
+        return []
+    with reading_part(home, ids) as marts:
+        found = {name: _units(marts, spec) for name, spec in claims.items()}
+    return [_claim_row(home, study, (name, claims[name]), each, seed) for name, each in found.items()]
 
 
 def deliver_comparisons(home: Home, table: str, study: str, rows: Sequence[Row]) -> bool:
@@ -105,10 +116,12 @@ def claim(
     return {"row": _without_nan(asdict(judge(sides[0] or {}, sides[1], Claim(**expected), seed=seed)))}
 
 
-def _claim_row(home: Home, study: str, name: str, spec: ClaimSpec, seed: int) -> Row:
+def _claim_row(
+    home: Home, study: str, named: tuple[str, ClaimSpec], found: tuple[dict[str, Any], str | None], seed: int
+) -> Row:
+    (name, spec), (units, problem) = named, found
     expected = {key: getattr(spec, key) for key in ("expected", "margin", "level", "least_n")}
     asked = {**expected, "unit": spec.unit, "found_sql": spec.found, "control_sql": spec.control}
-    units, problem = _units(home, spec)
     comparison_id = digest({"kind": "claim", "units": units, "asked": asked, "seed": seed, "problem": problem})
     about = {"comparison_id": comparison_id, "study": study, "claim": name, "description": spec.description, **asked}
     if problem is not None:
@@ -120,14 +133,14 @@ def _claim_row(home: Home, study: str, name: str, spec: ClaimSpec, seed: int) ->
     }
 
 
-def _units(home: Home, spec: ClaimSpec) -> tuple[dict[str, Any], str | None]:
+def _units(marts: DuckDBPyConnection, spec: ClaimSpec) -> tuple[dict[str, Any], str | None]:
     """What the claim's selects find, None where there is no control; and why they cannot be used, if so."""
     from storage.claim_queries import units_of
 
     units: dict[str, Any] = {}
     for side, sql in (("found", spec.found), ("control", spec.control)):
         try:
-            units[side] = None if sql is None else _without_nan(units_of(home, sql))
+            units[side] = None if sql is None else _without_nan(units_of(marts, sql))
         except BadInput as error:
             return {}, f"`{side}` {error}"
     return units, None

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from mneme.errors import BadInput
 from storage.claim_queries import refuse_bad_claims, units_of
 from storage.home import Home
 from storage.lake import Lake
+from storage.reader import reading, reading_part
 from storage.specs import ClaimSpec
 from storage.studies import load_study
 from storage.warehouse import publish
@@ -25,13 +28,23 @@ def claim(found: str, control: str | None = None) -> dict[str, ClaimSpec]:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    home = Home(tmp_path_factory.mktemp("home"))
+    """A trial t1, and t2, which another run of the same study asked."""
+    home = Home(tmp_path_factory.mktemp("it's home"))
     lake = Lake(home.lake)
     deliver_head_scores(lake, "d1", {(0, 0): 0.25, (0, 1): math.nan, (1, 0): 0.5})
-    deliver_trial(lake, "d1")
-    deliver_answer(lake, "s", "t1", "d1")
+    deliver_head_scores(lake, "d2", {(0, 0): 0.75})
+    for trial, delivery in (("t1", "d1"), ("t2", "d2")):
+        deliver_trial(lake, delivery, trial_id=trial)
+        deliver_answer(lake, "s", trial, delivery)
     publish(home)
     return home
+
+
+@pytest.fixture
+def marts(home: Home) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The marts of t1."""
+    with reading_part(home, ["t1", "nobody"]) as connection:
+        yield connection
 
 
 @pytest.mark.parametrize(
@@ -82,10 +95,55 @@ def test_a_select_that_cannot_be_asked_is_refused_with_the_study_and_the_claim(s
         assert "\n" not in str(refused.value)
 
 
-def test_null_is_missing_and_units_are_texts(home: Home) -> None:
-    units = units_of(home, "select layer * 10 + head as unit_id, score as value from mart.head_ranking -- by head")
+def test_null_is_missing_and_units_are_texts(marts: duckdb.DuckDBPyConnection) -> None:
+    units = units_of(marts, "select layer * 10 + head as unit_id, score as value from mart.head_ranking -- by head")
     assert (units["0"], units["10"], sorted(units)) == (0.25, 0.5, ["0", "1", "10"])
     assert math.isnan(units["1"])
+
+
+def test_a_claim_sees_the_trials_of_its_study_and_no_other(home: Home) -> None:
+    best = "select trial_id as unit_id, max(score) as value from head_ranking group by trial_id"
+    for ids, found in (
+        (["t1"], {"t1": 0.5}),
+        (["t2"], {"t2": 0.75}),
+        (["t1", "t2"], {"t1": 0.5, "t2": 0.75}),
+        ([], {}),
+    ):
+        with reading_part(home, ids) as marts:
+            assert units_of(marts, best) == found
+            assert len(units_of(marts, "select trial_id as unit_id, 1 as value from mart.study_trials")) == len(ids)
+
+
+def test_every_mart_that_names_trials_is_cut_to_them(home: Home) -> None:
+    with reading(home) as whole, reading_part(home, []) as part:
+        found = whole.execute(
+            "select table_name, column_name from duckdb_columns() where schema_name = 'mart'"
+        ).fetchall()
+        views = {view for view, _ in found}
+        assert {
+            view
+            for (view,) in part.execute(
+                "select view_name from duckdb_views() where not internal and database_name = 'memory'"
+            ).fetchall()
+        } == views
+        for view in {view for view, column in found if column == "trial_id"}:
+            assert part.execute(f"select count(*) from mart.{view}").fetchone() == (0,)
+        assert views - {view for view, column in found if column == "trial_id"} == {"comparisons", "phase_changes"}
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select * from read_csv('/etc/hostname')",
+        "attach '/tmp/other.duckdb'",
+        "create table results.mart.mine as select 1",
+        "set enable_external_access = true",
+        "copy (select 1) to '/tmp/out.csv'",
+    ],
+)
+def test_nothing_but_the_results_is_in_reach(marts: duckdb.DuckDBPyConnection, sql: str) -> None:
+    with pytest.raises(duckdb.Error):
+        marts.execute(sql)
 
 
 @pytest.mark.parametrize(
@@ -96,9 +154,9 @@ def test_null_is_missing_and_units_are_texts(home: Home) -> None:
         ("select 1 as unit_id, cast(model as double) as value from mart.trials", "fails: Conversion Error"),
     ],
 )
-def test_rows_that_are_no_units_are_refused(home: Home, sql: str, problem: str) -> None:
+def test_rows_that_are_no_units_are_refused(marts: duckdb.DuckDBPyConnection, sql: str, problem: str) -> None:
     with pytest.raises(BadInput, match=problem):
-        units_of(home, sql)
+        units_of(marts, sql)
 
 
 STUDY = """

@@ -38,7 +38,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> Home:
     ids = deliver_curves(Lake(home.lake), "s")
     publish(home)
     in_a_flow(deliver, home, "phase_changes", lambda: find_phase_changes(home, "s", BOTH, ids))
-    in_a_flow(deliver, home, "comparisons", lambda: judge_claims(home, "s", CLAIMS, seed=0))
+    in_a_flow(deliver, home, "comparisons", lambda: judge_claims(home, "s", CLAIMS, ids, seed=0))
     return home
 
 
@@ -98,6 +98,17 @@ def test_the_numbers_of_a_claim_are_those_of_its_seeds(home: Home) -> None:
     assert found["difference"] == pytest.approx(-1.386, abs=0.05)  # ln(30 / 120)
 
 
+def test_a_claim_is_judged_on_the_trials_it_is_given(home: Home) -> None:
+    steps = "select trial_id as unit_id, value from mart.dynamics where measure = 'induction'"
+    claim = {"alive": ClaimSpec(found=steps, expected="above", unit="fraction of attention")}
+    ids = [each["trial_id"] for each in rows(home, "select trial_id from mart.dynamics where measure = 'induction'")]
+    judged = {n: in_a_flow(lambda n=n: judge_claims(home, "s", claim, ids[:n], seed=0)) for n in (len(ids), 7, 0)}
+    assert {n: row["n"] for n, (row,) in judged.items()} == {n: n for n in judged}
+    assert judged[len(ids)][0]["verdict"] == "holds"
+    assert judged[0][0]["verdict"] == "cannot be tested"
+    assert len({row["comparison_id"] for (row,) in judged.values()}) == 3
+
+
 def test_the_same_comparisons_again_change_nothing(home: Home) -> None:
     from tasks.ledger import ledger
 
@@ -105,7 +116,7 @@ def test_the_same_comparisons_again_change_nothing(home: Home) -> None:
     ids = ids or [each["trial_id"] for each in rows(home, "select distinct trial_id from mart.dynamics")]
     ledger.reset()
     assert not in_a_flow(deliver, home, "phase_changes", lambda: find_phase_changes(home, "s", BOTH, ids))
-    assert not in_a_flow(deliver, home, "comparisons", lambda: judge_claims(home, "s", CLAIMS, seed=0))
+    assert not in_a_flow(deliver, home, "comparisons", lambda: judge_claims(home, "s", CLAIMS, ids, seed=0))
     assert ledger.all() == []
 
 
