@@ -40,12 +40,12 @@ def in_context_labels(  # noqa: PLR0913  a recipe's keywords are what its YAML m
     workshop: Workshop,
     *,
     seed: int,
-    n_classes: int = 4096,
+    n_classes: int = 8192,
     n_novel: int = 64,
     n_exemplars: int = 2,
     n_labels: int = 16,
     p_burst: float = 1.0,
-    burstiness: int = 4,
+    burstiness: int = 2,
     alpha: float = 0.0,
     noise: float = 0.1,
     has_random_labels: bool = False,
@@ -63,6 +63,8 @@ def in_context_labels(  # noqa: PLR0913  a recipe's keywords are what its YAML m
 
     `burstiness` is how often the query's class stands among the pairs in a share `p_burst` of the contexts, `alpha` the
     exponent of the classes' frequencies, `noise` eps; `has_random_labels` gives the pairs labels that say nothing.
+    Two of each make four labels in a context: of two labels, knowing that one is wrong names the other. With four
+    labels and 4,096 classes, reading gave way to knowing by heart within 400 steps; with 16,384 none came in 600.
     The vectors of the tokens are drawn once, the same for each seed, and stay as they are; only labels are predicted,
     after every item of a context. Hidden matrices are trained by Muon at `hidden_rate`, the rest by AdamW at `rate`.
     Departs from Reddy 2023: items are tokens, a few exemplars of each class, and known classes are tested on exemplars
