@@ -11,6 +11,7 @@ from mneme.promptset import Vocabulary, promptsets
 from mneme.vocabulary import read_vocabulary
 from tests.scene_vocabularies import word_vocabulary
 from tests.small_tokenizers import save_tokenizer
+from tests.task_vocabularies import TASKS, task_vocabulary
 
 NAMES = promptsets.names()
 ROWS = [
@@ -42,6 +43,8 @@ def of_the_prose(tmp_path_factory):
 @pytest.fixture
 def vocabulary(name, of_the_prose):
     """A tokenizer that knows the generator's words: a behavior told in scenes needs them as single tokens."""
+    if name in TASKS:
+        return task_vocabulary(name)
     teller = TOLD_BY.get(name, name)
     is_told = hasattr(importlib.import_module(f"mneme.promptsets.{teller}"), "scene")
     return word_vocabulary(teller) if is_told else of_the_prose
