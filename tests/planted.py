@@ -187,7 +187,7 @@ IOI_NAMES, IOI_END = range(1, 40), 100  # tokens of the planted prompts: [first,
 def ioi_model(negative: float = 0.3) -> GPT2LMHeadModel:
     """Indirect objects by five heads, over [first, A, filler, B, filler, S, filler, END] (METHODS 5a).
 
-    L0H1 looks from END to the last name and writes it into the third block; every other token writes itself there.
+    L0H1 looks from END to the last name and writes it into the third block; elsewhere it writes the first token there.
     L1H0 looks from END to the names but the one so written, equally, and copies; L1H1 looks there too and writes
     `negative` times the opposite. L0H2 looks at the token before and L0H3 at equal tokens; both write nothing, as all
     other heads do. Without L0H1's word, L1H0 looks at all three names alike.
@@ -195,8 +195,8 @@ def ioi_model(negative: float = 0.3) -> GPT2LMHeadModel:
     model = _blank()
     first, second = model.transformer.h
     eye, last_name, end = torch.eye(BLOCK), 5, 7
-    to_last_name = eye.clone()
-    to_last_name[end], to_last_name[end, last_name] = 0.0, 1.0
+    to_last_name = torch.zeros(BLOCK, BLOCK)
+    to_last_name[:, 0], to_last_name[end] = 1.0, torch.nn.functional.one_hot(torch.tensor(last_name), BLOCK).float()
     before = torch.diag(torch.ones(BLOCK - 1), diagonal=-1)
     _planted_head(first, 1, (POSITION, to_last_name, POSITION), (TOKEN, eye, PREVIOUS))
     _planted_head(first, 2, (POSITION, before, POSITION), (TOKEN, 0 * eye, OUT))
@@ -217,7 +217,7 @@ def ioi_model(negative: float = 0.3) -> GPT2LMHeadModel:
 def _planted_head(
     block: torch.nn.Module, head: int, looks: tuple[slice, Tensor, slice], writes: tuple[slice, Tensor, slice]
 ) -> None:
-    """A head whose query is `looks[0]` times a rule, its key `looks[2]`; it reads `writes[0]`, changes and writes it."""
+    """A head whose query is `looks[0]` times a rule, its key `looks[2]`; it writes `writes[0]` times a matrix."""
     wide, here = 4 * BLOCK, slice(head * BLOCK, (head + 1) * BLOCK)
     weights = block.attn.c_attn.weight
     weights[looks[0], here] = looks[1] * SCALE * BLOCK**0.5

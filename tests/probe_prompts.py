@@ -66,9 +66,26 @@ def _in_groups(lm: LanguageModel) -> Promptset:
     return replace(prompts, clusters=torch.arange(len(prompts)) // 3, conditions=conditions)
 
 
+def _of_two_names(lm: LanguageModel) -> Promptset:
+    """With the labels of indirect objects, and answers that the model prefers."""
+    prompts = repeated(lm)
+    places = {"io": 2, "s1": 5, "s1_next": 6, "s2": 15, "end": 2 * PERIOD}
+    labels = {name: torch.full((len(prompts),), place) for name, place in places.items()}
+    with torch.no_grad():
+        logits = lm.hf(prompts.clean.ids).logits[:, -1]
+    return replace(
+        prompts,
+        clean=replace(prompts.clean, labels=labels),
+        correct_ids=logits.argmax(dim=1, keepdim=True),
+        wrong_ids=logits.argmin(dim=1, keepdim=True),
+        facts={**prompts.facts, "corrupt": "abc"},
+    )
+
+
 OF_GROUPS = ("read_twice_gain", "u_index")  # one number a group of prompts, on one of them
 OWN: dict[str, Callable[[LanguageModel], Promptset]] = {
     "concept_depth": _with_concept,
+    "ioi_circuit": _of_two_names,
     **dict.fromkeys(OF_GROUPS, _in_groups),
     **dict.fromkeys(("conflict_pruning", "context_rate", "memory_rate", "other_rate"), _of_known_facts),
     **dict.fromkeys(("ph3_importance", "value_scaling"), _of_known_facts),

@@ -1,0 +1,177 @@
+"""The circuit of indirect objects: its heads by class, and how well they explain the behavior."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from mneme.arguments import number_between, whole_number
+from mneme.conflict_heads import among_all
+from mneme.controls import Head
+from mneme.curve import Curve
+from mneme.errors import NotApplicable
+from mneme.head_order import split_items
+from mneme.ioi_circuit import (
+    Run,
+    Search,
+    best_contexts,
+    circuits_compared,
+    greedy_removals,
+    incompleteness,
+    random_circuits,
+    removal_costs,
+    sampled_removals,
+)
+from mneme.ioi_classes import LABELS, NAIVE, ROLES, Least, abc_of, classes_of, find_evidence, nodes_of
+from mneme.knock_out import Kept, Node, TemplateMeans, knock_out, template_means, templates_of
+from mneme.model import LanguageModel
+from mneme.primary_readout import primary_readout
+from mneme.probe import probe
+from mneme.progress import Progress, silent
+from mneme.promptset import Promptset
+
+_LOGITS = ("logits", None, None)
+_COMPARED = ("whole", "circuit", "naive", "empty", "without_movers", "without_circuit", "random_circuits")
+
+
+@probe(
+    level="curve",
+    unit="logits",
+    low=None,
+    high=None,
+    curves={
+        **dict.fromkeys(_COMPARED, ("n_heads", *_LOGITS)),
+        "incompleteness_greedy": ("n_removed", *_LOGITS),
+        "incompleteness_sampled": ("draw", *_LOGITS),
+        "minimality": ("rank", *_LOGITS),
+        "role": ("rank", "class", 1.0, float(len(ROLES))),
+        "layer": ("rank", "layer", 0.0, None),
+        "head": ("rank", "head", 0.0, None),
+        "class_size": ("class", "heads", 0.0, None),
+    },
+    source="Wang et al. 2022; METHODS 5a",
+)
+def ioi_circuit(  # noqa: PLR0913  a probe's keywords are what its YAML may set
+    lm: LanguageModel,
+    prompts: Promptset,
+    *,
+    probe_seed: int,
+    progress: Progress = silent,
+    least_effect: float = 0.05,
+    least_attention: float = 0.3,
+    least_copying: float = 0.5,
+    least_shift: float = 0.05,
+    least_accuracy: float = 0.9,
+    n_draws: int = 20,
+    n_sampled: int = 10,
+    n_greedy: int = 4,
+) -> dict[str, Curve]:
+    """The logit difference F that heads of each class keep up while all others write their mean over ABC.
+
+    Shape:  curves [item point], NaN for the prompts on which the classes and the sets K were chosen
+    Unit:   logits. `whole` F(M), `circuit` F(C), `naive` F of the classes without backups and negative movers, `empty`
+            no head, `without_movers`, `without_circuit` M without them, `random_circuits` the mean of `n_draws`
+            circuits of other heads, each at the number of heads that it keeps. Faithfulness is |F(M) - F(C)|
+    `incompleteness_greedy` F(M without K) - F(C without K) at each step of a greedily grown K; `.._sampled` for random
+            K; `minimality` what each node's removal costs in the K where it costs most
+    `role`, `layer`, `head`: the nodes of the circuit by rank, role 1 .. 7 in the order name mover, negative mover,
+            backup, S-inhibition, induction, duplicate token, previous token; `class_size` heads by class, in that order
+    least_...: from what on a test is passed, see `mneme.ioi_classes.Least`; a mover's copying counts where its circuit
+            has fixed weights. least_accuracy: below this share of prompts with F > 0 there is no behavior to explain
+    Where no head passes any test, the curves of the circuit are those of no head, and those over its nodes have one
+            point of NaN.
+    Raises: NotApplicable for another promptset, or a model that answers too few prompts; BadInput for a bad parameter
+    Source: METHODS 5a (means per template and position, heads at the position where their class acts). Departs from it:
+            classes and K are chosen on one half of the templates and everything is measured on the other
+    """
+    least = Least(
+        number_between("ioi_circuit.least_effect", least_effect, 0.0, 1.0),
+        number_between("ioi_circuit.least_attention", least_attention, 0.0, 1.0),
+        number_between("ioi_circuit.least_copying", least_copying, 0.0, 1.0),
+        number_between("ioi_circuit.least_shift", least_shift, 0.0, 2.0),
+    )
+    search = Search(
+        whole_number("ioi_circuit.n_sampled", n_sampled, 1),
+        whole_number("ioi_circuit.n_greedy", n_greedy, 1),
+        probe_seed,
+    )
+    n_draws = whole_number("ioi_circuit.n_draws", n_draws, 1)
+    means = template_means(lm, abc_of(prompts), templates_of(prompts, LABELS))
+    _require_behavior(lm, prompts, means, number_between("ioi_circuit.least_accuracy", least_accuracy, 0.0, 1.0))
+    chosen_on = split_items(prompts, probe_seed)
+    choosing = _running(lm, prompts.select(chosen_on), means.select(chosen_on))
+    testing = _running(lm, prompts.select(~chosen_on), means.select(~chosen_on))
+    evidence = find_evidence(lm, prompts.select(chosen_on), means.select(chosen_on), least, probe_seed)
+    classes = classes_of(evidence, least)
+    progress(1, 3)
+    found = _compared(testing, classes, (lm.n_layers * lm.n_heads, lm.n_heads), n_draws, probe_seed)
+    progress(2, 3)
+    found |= _judged(choosing, testing, classes, search)
+    progress(3, 3)
+    return {name: Curve(curve.x, among_all(curve.values, ~chosen_on)) for name, curve in found.items()}
+
+
+def _running(lm: LanguageModel, prompts: Promptset, means: TemplateMeans) -> Run:
+    """Runs circuits on some prompts."""
+    readout = primary_readout(prompts)
+    return lambda circuits: knock_out(lm, prompts.clean, readout, circuits, means)
+
+
+def _require_behavior(lm: LanguageModel, prompts: Promptset, means: TemplateMeans, least: float) -> None:
+    right = float((_running(lm, prompts, means)([Kept((), is_all_but=True)]) > 0).double().mean())
+    if right < least:
+        raise NotApplicable(
+            f"ioi_circuit: {lm.name} prefers the indirect object in {right:.3g} of the prompts, fewer than {least:g}: "
+            "there is no behavior to explain"
+        )
+
+
+def _compared(
+    run: Run, classes: Mapping[str, list[Head]], sizes: tuple[int, int], n_draws: int, seed: int
+) -> dict[str, Curve]:
+    """The curves over the number of heads that are kept; sizes: heads of the model, and of a layer."""
+    compared, nodes = circuits_compared(classes, NAIVE), nodes_of(classes)
+    values = run(list(compared.values()))
+    curves = {}
+    for place, (name, kept) in enumerate(compared.items()):
+        n_named = len({node[:2] for node in kept.nodes})
+        curves[name] = _curve([sizes[0] - n_named if kept.is_all_but else n_named], values[:, [place]])
+    drawn = random_circuits(nodes, sizes[1], n_draws, seed)
+    mean = run(drawn).double().mean(dim=1, keepdim=True) if drawn else torch.full((len(values), 1), torch.nan)
+    curves["random_circuits"] = _curve([len({node[:2] for node in nodes})], mean)
+    counts = torch.tensor([len(classes[role]) for role in ROLES], dtype=torch.float64)
+    curves["class_size"] = _curve(range(1, len(ROLES) + 1), counts.expand(len(values), -1))
+    return curves
+
+
+def _judged(choosing: Run, testing: Run, classes: Mapping[str, list[Head]], search: Search) -> dict[str, Curve]:
+    """Completeness and minimality, their sets K chosen on other prompts, and which heads the nodes are."""
+    nodes = nodes_of(classes)
+    if not nodes:
+        n_items = len(testing([Kept(())]))
+        names = ("incompleteness_greedy", "incompleteness_sampled", "minimality", "role", "layer", "head")
+        return {name: _curve([1], torch.full((n_items, 1), torch.nan)) for name in names}
+    greedy = greedy_removals(choosing, nodes, search.n_greedy)
+    steps = [greedy[: step + 1] for step in range(len(greedy))]
+    sampled = sampled_removals(nodes, search.n_sampled, search.seed)
+    costs = removal_costs(testing, nodes, best_contexts(choosing, nodes, classes, search))
+    ranks = range(1, len(nodes) + 1)
+    return {
+        "incompleteness_greedy": _curve(range(1, len(steps) + 1), incompleteness(testing, nodes, steps)),
+        "incompleteness_sampled": _curve(range(1, len(sampled) + 1), incompleteness(testing, nodes, sampled)),
+        "minimality": _curve(ranks, costs),
+        **{name: _curve(ranks, named.expand(len(costs), -1)) for name, named in _named(nodes, classes).items()},
+    }
+
+
+def _named(nodes: Sequence[Node], classes: Mapping[str, list[Head]]) -> dict[str, Tensor]:
+    """Class, layer and head of every node: three of [node]."""
+    roles = [next(place for place, role in enumerate(ROLES, 1) if node in nodes_of(classes, (role,))) for node in nodes]
+    columns = {"role": roles, "layer": [node[0] for node in nodes], "head": [node[1] for node in nodes]}
+    return {name: torch.tensor(values, dtype=torch.float64) for name, values in columns.items()}
+
+
+def _curve(x: Sequence[int], values: Tensor) -> Curve:
+    return Curve(torch.tensor(list(x), dtype=torch.float64), values.double())
