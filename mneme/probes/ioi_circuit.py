@@ -32,9 +32,6 @@ from mneme.probe import probe
 from mneme.progress import Progress, silent
 from mneme.promptset import Promptset
 
-_LOGITS = ("logits", None, None)
-_COMPARED = ("whole", "circuit", "naive", "empty", "without_movers", "without_circuit", "random_circuits")
-
 
 @probe(
     level="curve",
@@ -42,11 +39,17 @@ _COMPARED = ("whole", "circuit", "naive", "empty", "without_movers", "without_ci
     low=None,
     high=None,
     curves={
-        **dict.fromkeys(_COMPARED, ("n_heads", *_LOGITS)),
-        "incompleteness_greedy": ("n_removed", *_LOGITS),
-        "incompleteness_sampled": ("draw", *_LOGITS),
-        "minimality": ("rank", *_LOGITS),
-        "role": ("rank", "class", 1.0, float(len(ROLES))),
+        "whole": ("n_heads", "logits", None, None),
+        "circuit": ("n_heads", "logits", None, None),
+        "naive": ("n_heads", "logits", None, None),
+        "empty": ("n_heads", "logits", None, None),
+        "without_movers": ("n_heads", "logits", None, None),
+        "without_circuit": ("n_heads", "logits", None, None),
+        "random_circuits": ("n_heads", "logits", None, None),
+        "incompleteness_greedy": ("n_removed", "logits", None, None),
+        "incompleteness_sampled": ("draw", "logits", None, None),
+        "minimality": ("rank", "logits", None, None),
+        "role": ("rank", "class", 1.0, 7.0),
         "layer": ("rank", "layer", 0.0, None),
         "head": ("rank", "head", 0.0, None),
         "class_size": ("class", "heads", 0.0, None),
