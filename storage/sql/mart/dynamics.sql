@@ -31,6 +31,7 @@ ordered_heads as (
         ) as place
     from head_scores as s
     inner join trials as t on s.delivery_id = t.delivery_id
+    where t.step is not null
 ),
 
 best_heads as (

@@ -22,7 +22,9 @@ ordered as (
         t.is_control,
         s.n_clusters,
         row_number() over (
-            partition by t.trial_id order by s.score desc nulls last, s.layer asc, s.head asc
+            -- the trial alone is the partition; the rest lets a filter on it reach the scores before they are ordered
+            partition by t.trial_id, t.model, t.promptset, t.probe
+            order by s.score desc nulls last, s.layer asc, s.head asc
         ) as place
     from head_scores as s
     inner join trials as t on s.delivery_id = t.delivery_id
