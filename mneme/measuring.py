@@ -45,7 +45,8 @@ def measure(  # noqa: PLR0913  what a probe may be given, by keyword
     """The items of a probe: `scores` [item layer head], `values` [item], or what an intervention returns.
 
     A probe that reads the weights alone gives `scores` [layer head]: it looks at no prompt. One of level `curve` gives
-    `curve.<measure>.x` [point] and `curve.<measure>.values` [item point] of each of its measures.
+    `curve.<measure>.x` [point] and `curve.<measure>.values` [item point] of each of its measures, one of level `circuit` the arrays of its
+    `circuit_findings.CircuitFindings`.
 
     trace: the stored arrays of the probe's site (`tracing.trace_sites`); without it the model `lm` runs. A probe that
     reads prompts needs neither.
@@ -63,8 +64,14 @@ def measure(  # noqa: PLR0913  what a probe may be given, by keyword
         given_first = _needed(probe, lm, ranking, prompts)
         found: Arrays = probe.measure(*given_first, probe_seed=probe_seed, progress=progress, **parameters)
         return found
+    if probe.level == "circuit":
+        arrays: Arrays = probe.measure(
+            _model(probe, lm), prompts, probe_seed=probe_seed, progress=progress, **parameters
+        ).arrays()
+        return arrays
     if probe.level == "curve":
-        found_curves = probe.measure(_model(probe, lm), prompts, probe_seed=probe_seed, progress=progress, **parameters)
+        given_first = _needed(probe, lm, ranking, prompts) if probe.ranks_with else (_model(probe, lm), prompts)
+        found_curves = probe.measure(*given_first, probe_seed=probe_seed, progress=progress, **parameters)
         return _curve_arrays(probe, found_curves, len(prompts))
     if trace is None and lm is None:
         raise BadInput(f"{probe.name} needs a stored trace or a model")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from mneme.curve import CurveFacts
 from mneme.registry import Registry, member_of
 
-Level = Literal["head", "behavior", "intervention", "curve"]
+Level = Literal["head", "behavior", "intervention", "curve", "circuit"]
 Site = Literal["attention_inputs", "token_scores", "answer_scores"]
 Group = Literal["mean", "median"]
 Reads = Literal["prompts", "weights"]
@@ -20,11 +20,11 @@ class Probe:
     """A registered probe.
 
     level: `head` scores heads, `behavior` gives [item], `intervention` changes the model's run and gives effects,
-    `curve` gives measures along an axis, [item point] each.
+    `curve` gives measures along an axis, [item point] each, `circuit` finds and tests circuits of edges.
     unit, low, high: what the number is and where it may lie; None = unbounded; NaN means not measurable.
     site: what it reads of a trace: a `head` probe [item head] of one layer at a time. None where it runs the model
-    itself: interventions, curves, `head` probes that give [item layer head] at once, `behavior` probes that give
-    [item].
+    itself: interventions, curves, circuits, `head` probes that give [item layer head] at once, `behavior` probes that
+    give [item].
     reads: what it takes instead of a trace or a run of the model: `prompts` = the promptset alone; `weights` = the
     model's weights alone, a `head` probe that gives [layer head].
     ranks_with: for interventions, the parameter that names the probe whose heads they take; None where there is none.

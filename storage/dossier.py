@@ -19,6 +19,9 @@ _TABLES = (
     "curve_items",
     "item_conditions",
     "reliability",
+    "circuits",
+    "circuit_edges",
+    "circuit_measures",
 )
 
 

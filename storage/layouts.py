@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-# layout 5 brought tables and no column: curves, curve_items, item_conditions
+# layout 5 brought tables and no column: curves, curve_items, item_conditions; layout 6 circuits, circuit_edges,
+# circuit_measures, circuit_overlap
 # per table, each later column and the first layout whose files all have it; every such column may be NULL
 ADDED: Mapping[str, Mapping[str, int]] = {
     "trials": {"step": 3, "baseline": 3},

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import polars as pl
 
-LAYOUT = 5  # of the lake's tables (storage/layouts.py); a file of a later layout is left alone
+LAYOUT = 6  # of the lake's tables (storage/layouts.py); a file of a later layout is left alone
 _MARK = "mneme-layout:{layout:04d} seal:{seal}"
 _MARK_PATTERN = re.compile(rb"mneme-layout:(\d{4}) seal:([0-9a-f]{64})")
 _BLANK = "0" * 64

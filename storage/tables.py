@@ -1,7 +1,7 @@
 """What a row of each raw table must be: names, types, ranges and keys, checked before anything is stored.
 
 NULL means not measured; NaN becomes NULL where NULL is allowed, and an infinite number is always refused. Only this
-module, `columns` and `validating` import pandera.
+module, `circuit_tables`, `columns` and `validating` import pandera.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import pandera.polars as pa
 import polars as pl
 
+from storage.circuit_tables import CIRCUIT_TABLES
 from storage.columns import (
     cluster_count,
     count,
@@ -24,7 +25,7 @@ from storage.columns import (
     utc_time,
 )
 
-LEVELS = ["head", "behavior", "intervention", "curve"]
+LEVELS = ["head", "behavior", "intervention", "curve", "circuit"]
 STATUSES = ["delivered", "failed", "not_applicable"]
 
 
@@ -261,6 +262,7 @@ TABLES: dict[str, pa.DataFrameSchema] = {
         mlflow_run_id=text(),
         recorded_at=utc_time(),
     ),
+    **CIRCUIT_TABLES,
 }
 
 

@@ -21,6 +21,7 @@ def deliver(
     home: Home, trial: dict[str, Any], items_key: str, items: Value, promptset: Value, about: dict[str, Any]
 ) -> Value:
     """Summarise a trial's items and write one Parquet file per raw table; `about` becomes the row of `raw.trials`."""
+    from mneme.circuit_rows import summarise_circuits
     from mneme.probe import probes
     from mneme.summaries import summarise
     from storage.arrays import read_arrays
@@ -30,7 +31,9 @@ def deliver(
     asked = TrialSpec.model_validate(trial)
     arrays = read_arrays(ContentStore(home.store).file(object_of(items)))
     prompts = read_promptset(promptset_folder(home, promptset))
-    tables = summarise(probes.get(asked.probe), arrays, prompts, asked.parameters, asked.probe_seed)
+    probe = probes.get(asked.probe)
+    rows_of = summarise_circuits if probe.level == "circuit" else summarise
+    tables = rows_of(probe, arrays, prompts, asked.parameters, asked.probe_seed)
     return {"files": write_rows(home, asked, about, tables), "status": "delivered", "items": items_key}
 
 

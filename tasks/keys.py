@@ -86,12 +86,19 @@ def measure_parts(trial: TrialSpec, run: Parts, ranking: str | None, *, is_ranke
 
 def delivery_parts(trial: TrialSpec, measure: Parts) -> Parts:
     """What a delivery depends on: what was asked, its items, and how they are summarised."""
-    return {**measure, "asked": trial.trial_id, "probe_seed": trial.probe_seed, **_code(["mneme.summaries"])}
+    code = _code([summarising_module(trial)])
+    return {**measure, "asked": trial.trial_id, "probe_seed": trial.probe_seed, **code}
+
+
+def summarising_module(trial: TrialSpec) -> str:
+    """The module that makes rows of a trial's items: findings of circuits have one of their own."""
+    is_circuit = declared_facts("probe", trial.probe)["level"] == "circuit"
+    return "mneme.circuit_rows" if is_circuit else "mneme.summaries"
 
 
 def is_given_a_seed(trial: TrialSpec) -> bool:
-    """Whether the trial's probe draws at random: interventions, curves, and what reads the weights."""
-    return declared_facts("probe", trial.probe)["level"] in ("intervention", "curve") or reads_weights(trial)
+    """Whether the trial's probe draws at random: interventions, curves, circuits, and what reads the weights."""
+    return declared_facts("probe", trial.probe)["level"] in ("intervention", "curve", "circuit") or reads_weights(trial)
 
 
 def reads_weights(trial: TrialSpec) -> bool:

@@ -90,3 +90,7 @@ OWN: dict[str, Callable[[LanguageModel], Promptset]] = {
     **dict.fromkeys(("conflict_pruning", "context_rate", "memory_rate", "other_rate"), _of_known_facts),
     **dict.fromkeys(("ph3_importance", "value_scaling"), _of_known_facts),
 }
+FEW: dict[str, dict[str, object]] = {  # parameters of probes whose own take long
+    "edge_circuits": {"fractions": [0.05, 0.5, 1.0], "ablations": ["corrupt", "zero"]}
+    | {"n_random": 2, "n_knockouts": 2, "n_single": 2, "n_exact_top": 3, "n_exact_random": 3},
+}

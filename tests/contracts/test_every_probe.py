@@ -7,6 +7,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from mneme.batch import Batch
+from mneme.circuit_findings import CircuitFindings
 from mneme.errors import BadInput, NotApplicable
 from mneme.measuring import measure
 from mneme.model import load_model
@@ -14,12 +15,13 @@ from mneme.probe import probes
 from mneme.promptset import Promptset
 from mneme.tracing import trace_sites
 from tests.planted import save
-from tests.probe_prompts import OF_GROUPS, prompts_for
+from tests.probe_prompts import FEW, OF_GROUPS, prompts_for
 
 NAMES = probes.names()
 OF_WEIGHTS = [name for name in NAMES if probes.get(name).reads == "weights"]
 OF_PROMPTS = [name for name in NAMES if name not in OF_WEIGHTS]
 CURVES = [name for name in NAMES if probes.get(name).level == "curve"]
+CIRCUITS = [name for name in NAMES if probes.get(name).level == "circuit"]
 SCORES = [name for name in OF_PROMPTS if probes.get(name).level in ("head", "behavior")]
 TRACED = [name for name in SCORES if probes.get(name).site is not None]
 
@@ -56,13 +58,17 @@ def prompts(made, lm, name):
 def items_of(name, prompts, lm, seed=0):
     probe = probes.get(name)
     ranking = torch.rand(len(prompts), lm.n_layers, lm.n_heads, generator=torch.Generator().manual_seed(1))
-    return measure(probe, {}, prompts, lm=lm, ranking=ranking if probe.ranks_with else None, probe_seed=seed)
+    return measure(
+        probe, FEW.get(name, {}), prompts, lm=lm, ranking=ranking if probe.ranks_with else None, probe_seed=seed
+    )
 
 
 def main_items(name, items):
     probe = probes.get(name)
     if probe.level == "curve":
         return torch.cat([items[f"curve.{curve}.values"] for curve in probe.curves], dim=1)
+    if probe.level == "circuit":
+        return items["matrix"]
     return items[{"head": "scores", "behavior": "values", "intervention": "effects"}[probe.level]]
 
 
@@ -93,7 +99,7 @@ def test_its_curves_lie_in_the_ranges_that_it_states_with_units_and_axes(name, p
     assert not torch.isnan(main_items(name, items)).all()
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in CURVES])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in (*CURVES, *CIRCUITS)])
 def test_its_numbers_lie_in_its_range_one_per_item(name, prompts, lm):
     probe, found = probes.get(name), main_items(name, items_of(name, prompts, lm))
     items = () if name in OF_WEIGHTS else (len(prompts),)
@@ -103,6 +109,22 @@ def test_its_numbers_lie_in_its_range_one_per_item(name, prompts, lm):
     assert torch.isfinite(found).all()
     assert probe.low is None or float(found.min()) >= probe.low
     assert probe.high is None or float(found.max()) <= probe.high
+
+
+@pytest.mark.parametrize("name", CIRCUITS)
+def test_its_circuits_are_tested_on_prompts_that_did_not_find_them_and_the_whole_graph_keeps_all(name, prompts, lm):
+    found = CircuitFindings.of_arrays(items_of(name, prompts, lm))
+    n_found = int(found.is_discovery.sum())
+    assert 0 < n_found < len(prompts)
+    assert found.item_scores.shape == (n_found, found.graph.n_edges)
+    assert torch.equal(found.matrix.isnan(), ~found.graph.legal)
+    torch.testing.assert_close(found.item_scores.mean(dim=0), found.matrix[found.graph.legal], atol=1e-5, rtol=1e-4)
+    for run in found.runs.values():
+        assert run.shape == (len(prompts) - n_found, 2 + len(found.circuits))
+        assert torch.equal(run[:, 0], run[:, -1])
+    assert found.circuits[-1].n_edges == found.graph.n_edges
+    assert [each.n_requested for each in found.circuits] == sorted({each.n_requested for each in found.circuits})
+    assert int(found.is_selected.sum()) <= 1
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,6 +10,7 @@ import polars as pl
 
 from storage.home import Home
 from storage.lake import Lake
+from tests.storage.circuits import FACTS, deliver_circuits, deliver_overlaps
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -90,11 +91,13 @@ def fill(home: Home, study: str = "example") -> None:
             for probe in ("induction", "previous_token"):
                 _deliver_head_trial(lake, study, draw, about | {"probe": probe}, (n_layers, n_heads))
             _deliver_behavior(lake, study, draw, about)
+            deliver_circuits(lake, _answer(lake, study, about | FACTS))
         about = {"model": model, "promptset": "repeated_tokens"}
         _deliver_ablation(lake, study, draw, about, (n_layers, n_heads))
         _deliver_lens(lake, study, about)
         row = about | {"model_seed": 0, "promptset_seed": 0, "study": study, "recorded_at": NOON}
         lake.deliver("recordings", f"{study}-{model}", pl.DataFrame([row | {"mlflow_run_id": f"run-{model}"}]))
+    deliver_overlaps(lake, study, "tiny_gpt2", ("repeated_tokens", "repeated_tokens_shuffled"))
     _deliver_dynamics(lake, study, draw)
     for probe, status, error in (
         (

@@ -43,6 +43,15 @@ FIRST = {
     "curves": "delivery_id measure x_name x value ci_low ci_high n_items n_clusters unit",
     "curve_items": "delivery_id measure x_name x item value",
     "item_conditions": "delivery_id item condition value",
+    "circuits": "delivery_id method rule search ablation level n_edges_requested n_edges n_nodes n_graph_edges"
+    " is_selected faithfulness ci_low ci_high completeness completeness_low completeness_high incompleteness minimality"
+    " control_mean control_low control_high control_n_edges n_draws p_value n_items n_clusters",
+    "circuit_edges": "delivery_id source destination score exact_effect least_requested is_selected n_items",
+    "circuit_measures": "delivery_id measure ablation level value ci_low ci_high unit n_items",
+    "circuit_overlap": "comparison_id study model model_seed probe variant trial_id other_trial_id step promptset"
+    " promptset_seed other_step other_promptset other_promptset_seed selection level n_a n_b n_shared n_universe"
+    " jaccard coefficient recall_a recall_b p_value ceiling control score_cosine own_faithfulness cross_faithfulness"
+    " cross_low cross_high dissociation dissociation_low dissociation_high n_items",
     "training": "training_id model model_seed step measure value unit ci_low ci_high n_items",
     "recordings": "study model model_seed promptset promptset_seed mlflow_run_id recorded_at",
 }

@@ -31,10 +31,15 @@ DESIGNED = {
     "curves": "probe measure x_name x value ci_low ci_high n_items",
     "curve_items": "probe measure x_name x item value",
     "reliability": "probe split_half spearman_brown top_k_jaccard",
+    "head_roles": "layer head role evidence",
     "study_trials": "study probe",
     "drift": "study probe measure layer head position_label k previous_value previous_low previous_high value ci_low"
     " ci_high difference is_moved",
     "dynamics": "step measure value ci_low ci_high",
+    "circuits": "method rule ablation level n_edges_requested n_edges faithfulness ci_low ci_high completeness"
+    " minimality",
+    "circuit_edges": "source destination score exact_effect",
+    "circuit_measures": "measure ablation level value ci_low ci_high",
 }
 Ask = Callable[[str], list[tuple[Any, ...]]]
 

@@ -13,6 +13,8 @@ controls as (select * from stg.controls),
 
 curves as (select * from stg.curves),
 
+circuits as (select * from stg.circuits),
+
 pairs as (
     select
         a.study,
@@ -129,6 +131,19 @@ quantities as (
         u.ci_high,
         u.unit
     from curves as u
+    union all
+    select
+        f.delivery_id,
+        'faithfulness of ' || f.n_edges_requested::varchar || ' edges, ' || f.ablation as measure,
+        null::bigint as layer,
+        null::bigint as head,
+        null::varchar as position_label,
+        null::bigint as k,
+        f.faithfulness as value,
+        f.ci_low,
+        f.ci_high,
+        f.unit
+    from circuits as f
 ),
 
 compared as (

@@ -1,0 +1,96 @@
+"""Circuits through the whole pipeline: from pairs of the user's own down to SQL."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from flows.study import study
+from storage.dossier import dossier
+from storage.home import Home
+from storage.rows import rows
+from tests.planted import FIRST_ID, copy_model, save
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+STUDY = """
+models: [worded]
+promptsets: [pairs]
+probes: [edge_circuits, {probe: edge_circuits, variant: eap}]
+"""
+PROBE = """
+parameters: {fractions: [0.02, 0.04, 0.5, 1.0], n_random: 3, n_knockouts: 2, n_single: 2, n_exact_top: 4,
+  n_exact_random: 4}
+variants:
+  eap: {method: eap, n_random: 0, n_knockouts: 0, n_single: 0, n_exact_top: 0}
+"""
+N_ITEMS = 12
+
+
+def write_pairs(path: Path, *, differ: bool = True) -> None:
+    """Pairs of three words and their copy, whose answer is another word where the third differs."""
+    lines = ["clean,corrupt,correct,wrong"]
+    for item in range(N_ITEMS):
+        said = [f"w{item * 9 + each}" for each in range(8)]
+        changed = [*said[:4], f"w{110 + item}", *said[5:]] if differ else [*said[:6], f"w{110 + item}", said[7]]
+        answers = (said[4], changed[4] if differ else f"w{(item * 9 + 40) % 100}")
+        lines.append(f"{' '.join(said + said[:4])},{' '.join(changed + said[:4])},{','.join(answers)}")
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture
+def worded(home: Home, configs: Path, tmp_path: Path) -> Home:
+    """The planted model with a word for each token, pairs in which the answer changes, and a study of both."""
+    folder = save(copy_model(), tmp_path / "worded")
+    words = {f"w{each}": each for each in range(FIRST_ID)} | {"<first>": FIRST_ID}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<first>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    marks = {"bos_token": "<first>", "eos_token": "<first>", "unk_token": "<first>"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **marks).save_pretrained(folder)
+    write_pairs(configs / "pairs.csv")
+    (configs / "models" / "worded.yaml").write_text(f"source: {{kind: local, path: {folder}}}\n")
+    (configs / "promptsets" / "pairs.yaml").write_text("generator: user_prompts\nfile: ../pairs.csv\n")
+    (configs / "probes" / "edge_circuits.yaml").write_text(PROBE)
+    (configs / "studies" / "worded.yaml").write_text(STUDY)
+    return home
+
+
+def test_the_two_edges_that_copy_are_the_circuit_from_the_scores_down_to_sql(worded: Home) -> None:
+    outcome: dict[str, Any] = study("worded")
+    assert outcome["trials"] == {"delivered": 2}
+    found = rows(
+        worded, "select * from mart.circuits where variant = 'primary' and ablation = 'corrupt' order by n_edges"
+    )
+    assert [(each["n_edges_requested"], each["n_edges"]) for each in found] == [(2, 2), (4, 3), (55, 18), (110, 110)]
+    assert [each["faithfulness"] for each in found] == pytest.approx([1] * 4)
+    assert [each["completeness"] for each in found] == pytest.approx([0] * 4, abs=1e-6)
+    assert [each["is_selected"] for each in found] == [True, False, False, False]
+    assert (found[0]["control_mean"], found[0]["n_draws"], found[0]["p_value"]) == (0, 3, 0.25)
+    assert {each["n_items"] for each in found} == {N_ITEMS // 2}
+    edges = "select variant, source || '->' || destination as edge, exact_effect from mart.circuit_edges"
+    kept = rows(worded, f"{edges} where is_selected order by variant, edge")
+    path = ["a1.h0->logits", "input->a1.h0<v>"]
+    assert [each["edge"] for each in kept] == path * 2
+    assert [each["exact_effect"] for each in kept[:2]] == [None, None]  # of the variant that checks none
+    assert kept[2]["exact_effect"] == pytest.approx(kept[3]["exact_effect"])
+    measures = "select measure, ablation, level, value, unit from mart.circuit_measures where variant = 'primary'"
+    by_name = {(each["measure"], each["ablation"] or each["level"]): each["value"] for each in rows(worded, measures)}
+    assert by_name["cpr", "corrupt"] == pytest.approx(1 - 2 / 110)
+    assert by_name["cmd", "corrupt"] == pytest.approx(0, abs=1e-6)
+    assert by_name["bootstrap_jaccard", "edge"] == by_name["split_half_jaccard", "node"] == 1
+    assert {ablation for _, ablation in by_name} == {"corrupt", "mean", "zero", "edge", "node", None}
+    again: dict[str, Any] = study("worded")
+    assert (again["forwards"], again["computed_trials"]) == (0, 0)
+    (trial,) = rows(worded, "select trial_id from mart.trials where variant = 'primary'")
+    assert "circuit_edges" in dossier(worded, trial["trial_id"])
+
+
+def test_pairs_on_which_the_readout_does_not_change_are_not_applicable_and_the_study_goes_on(
+    worded: Home, configs: Path
+) -> None:
+    write_pairs(configs / "pairs.csv", differ=False)
+    outcome: dict[str, Any] = study("worded", settings={"probes": ["edge_circuits", "logit_difference"]})
+    assert outcome["trials"] == {"delivered": 1, "not_applicable": 1}
+    (refused,) = rows(worded, "select error from mart.trials where status = 'not_applicable'")
+    assert "which may be nothing" in refused["error"]
