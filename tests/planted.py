@@ -224,3 +224,27 @@ def _planted_head(
     weights[looks[2], wide : 2 * wide][:, here] = torch.eye(BLOCK)
     weights[writes[0], 2 * wide :][:, here] = torch.eye(BLOCK)
     block.attn.c_proj.weight[here, writes[2]] = writes[1]
+
+
+COLORS, COLORS_END = (10, 11, 12), 100  # the planted prompts: [first, three colors in any order, 100]
+
+
+def colors_model() -> GPT2LMHeadModel:
+    """Colors told apart by nothing but a taste, over [first, color, color, color, END] (METHODS 5c).
+
+    L0H0 looks from END to the three colors equally and copies them, color 10 a little more than 11 and 11 than 12, so
+    that 10 is always said. L0H1 looks everywhere equally and lowers what it looks at; made to look at some colors, it
+    lowers those alone. All other heads write nothing.
+    """
+    model = _blank()
+    block = model.transformer.h[0]
+    taste = torch.eye(BLOCK)
+    for place, color in enumerate(COLORS):
+        taste[color, color] = 1.0 - 0.01 * place
+    looks = torch.zeros(BLOCK, BLOCK)
+    looks[4, 1:4] = 1.0
+    nowhere = torch.zeros(BLOCK, BLOCK)
+    _planted_head(block, 0, (POSITION, looks, POSITION), (TOKEN, taste, OUT))
+    _planted_head(block, 1, (POSITION, nowhere, POSITION), (TOKEN, -0.9 * torch.eye(BLOCK), OUT))
+    _identity_norm(block.ln_1, n_ones=2)
+    return model

@@ -82,10 +82,28 @@ def _of_two_names(lm: LanguageModel) -> Promptset:
     )
 
 
+def _of_colors(lm: LanguageModel) -> Promptset:
+    """With the labels of colored objects; right in half of the prompts, so that there is something to repair."""
+    prompts = repeated(lm)
+    places = {"correct_color": 3, "wrong_color_0": 5, "wrong_color_1": 8, "end": 2 * PERIOD}
+    labels = {name: torch.full((len(prompts),), place) for name, place in places.items()}
+    with torch.no_grad():
+        order = lm.hf(prompts.clean.ids).logits[:, -1].argsort(dim=1)
+    is_right = (torch.arange(len(prompts)) % 2 == 0)[:, None]
+    low, high = order[:, :1], order[:, -1:]
+    return replace(
+        prompts,
+        clean=replace(prompts.clean, labels=labels),
+        correct_ids=torch.where(is_right, high, low),
+        wrong_ids=torch.where(is_right, low, high),
+    )
+
+
 OF_GROUPS = ("read_twice_gain", "u_index")  # one number a group of prompts, on one of them
 OWN: dict[str, Callable[[LanguageModel], Promptset]] = {
     "concept_depth": _with_concept,
     "ioi_circuit": _of_two_names,
+    "colored_objects_repair": _of_colors,
     **dict.fromkeys(OF_GROUPS, _in_groups),
     **dict.fromkeys(("conflict_pruning", "context_rate", "memory_rate", "other_rate"), _of_known_facts),
     **dict.fromkeys(("ph3_importance", "value_scaling"), _of_known_facts),

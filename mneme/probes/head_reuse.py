@@ -1,0 +1,86 @@
+"""Which heads two behaviors share, at one stage of their circuits, and whether by more than chance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from mneme.arguments import number_between
+from mneme.circuit_overlap import set_overlap
+from mneme.curve import Curve
+from mneme.errors import BadInput, NotApplicable
+from mneme.head_order import Ranking
+from mneme.model import LanguageModel
+from mneme.path_stages import stage_effects, top_heads
+from mneme.primary_readout import primary_readout
+from mneme.probe import probe
+from mneme.progress import Progress, silent
+from mneme.promptset import Promptset
+
+
+@probe(
+    level="curve",
+    unit="heads",
+    low=0.0,
+    high=None,
+    ranks_with="rank_by",
+    curves={
+        "n_shared": ("share_of_heads", "heads", 0.0, None),
+        "n_here": ("share_of_heads", "heads", 0.0, None),
+        "n_there": ("share_of_heads", "heads", 0.0, None),
+        "jaccard": ("share_of_heads", "fraction of heads", 0.0, 1.0),
+        "overlap_coefficient": ("share_of_heads", "fraction of heads", 0.0, 1.0),
+        "p_value": ("share_of_heads", "probability", 0.0, 1.0),
+    },
+    source="Merullo et al. 2023; METHODS 5c, 6e",
+)
+def head_reuse(  # noqa: PLR0913  what `measuring` gives, and what the YAML may set
+    lm: LanguageModel,
+    prompts: Promptset,
+    ranking: Ranking,
+    *,
+    probe_seed: int,  # noqa: ARG001  nothing is drawn
+    progress: Progress = silent,
+    stage: str = "logits",
+    share: float = 0.02,
+    shares: Sequence[float] = (0.02, 0.05, 0.1, 0.2),
+    rank_by: str = "path_patching",  # noqa: ARG001  says whose items `ranking` holds
+    rank_on: str | None = None,  # noqa: ARG001  says of which prompts
+) -> dict[str, Curve]:
+    """Heads among the top of a stage of path patching, here and on another promptset.
+
+    Shape:  curves [item point], every number the same for all prompts: it is one of the promptsets, not of a prompt
+    Unit:   heads and shares of them; `p_value` the probability that two random sets of these sizes share as many
+    Range:  `overlap_coefficient` is shared by the smaller set; it and `jaccard` are NaN where a set is empty
+    stage, share: as in `path_patching`, by which `rank_by` must rank with the same ones
+    shares: of all heads, how many count as the top, by absolute mean effect; heads without effect never count
+    rank_on: the other promptset
+
+    Raises: NotApplicable as `path_patching`; BadInput for bad shares
+    Source: METHODS 5c (top 2 % of every stage, shared and total), 6e (hypergeometric, right tail)
+    """
+    if not isinstance(shares, list | tuple) or not shares:
+        raise BadInput(f"head_reuse.shares is {shares!r}: give a list of shares of all heads, such as [0.02, 0.1]")
+    x = sorted({number_between("head_reuse.shares", each, 0.0, 1.0) for each in shares})
+    if prompts.corrupt is None or prompts.correct_ids is None or "end" not in prompts.clean.labels:
+        raise NotApplicable("head_reuse needs clean and corrupt prompts with answers and the label end")
+    corrupt = replace(prompts.corrupt, labels=prompts.clean.labels)
+    here = stage_effects(lm, prompts.clean, corrupt, primary_readout(prompts), stage, share, progress=progress)
+    found = [set_overlap(top_heads(here, each), top_heads(ranking.scores, each)) for each in x]
+    columns = {
+        "n_shared": [each.n_shared for each in found],
+        "n_here": [each.n_a for each in found],
+        "n_there": [each.n_b for each in found],
+        "jaccard": [each.jaccard for each in found],
+        "overlap_coefficient": [each.coefficient for each in found],
+        "p_value": [each.p_value for each in found],
+    }
+    points = torch.tensor(x, dtype=torch.float64)
+    return {name: Curve(points, _of_every_prompt(values, len(prompts))) for name, values in columns.items()}
+
+
+def _of_every_prompt(values: Sequence[float], n_items: int) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64).expand(n_items, -1)
