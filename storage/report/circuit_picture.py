@@ -10,19 +10,22 @@ from html import escape
 from typing import NamedTuple
 
 from mneme.errors import BadInput
+from storage.report.circuit_layout import Place, layered
 from storage.report.drawings import number
 
 MOST_EDGES = 60  # more cannot be told apart
 HELPS, HINDERS, UNKNOWN = "#2166ac", "#b2182b", "#6b6b6b"
-_STEP = (76, 84)  # pixels from node to node and from row to row
+_STEP = (15, 84)  # pixels from slot to slot and from row to row
 _BOX = (54, 26)
 _PORTS = {"q": -17, "k": 0, "v": 17}  # where the inputs of a head lie on its lower side
 _LEFT, _SIDE, _TOP, _BOTTOM = 74, 44, 64, 40
 _LEAST_WIDTH, _LETTER, _LINE = 560, 6.4, 17
 _THIN, _THICK = 0.8, 6.5
-_SWEEPS = 12  # through the rows, each putting nodes where their neighbours are
 _SOURCE = re.compile(r"input|a[0-9]+\.h[0-9]+|m[0-9]+")
 _SLOT = re.compile(r"a[0-9]+\.h[0-9]+<([qkv])>|m[0-9]+|logits")
+
+
+Pixels = tuple[int, int]
 
 
 class DrawnEdge(NamedTuple):
@@ -38,8 +41,8 @@ def circuit_svg(edges: Iterable[tuple[str, str, float | None]], title: str, unit
 
     Rows are layers, attention below its MLP; edges run upwards, into the query, key or value input of a head. Blue
     edges help (negative scores), red ones work against the readout, and thickness is the size of the score. Of more
-    than 60 edges the strongest are drawn, and a sentence says so. networkx lays nodes out in rows, after their order
-    has been chosen so that edges cross little. No script, no reference to anything outside.
+    than 60 edges the strongest are drawn, and a sentence says so. networkx lays the rows out, after their order has
+    been chosen so that edges cross little. No script, no reference to anything outside.
     Raises: BadInput for names that are no source or slot.
     """
     known = [DrawnEdge(source, slot, _known(score)) for source, slot, score in edges]
@@ -47,16 +50,17 @@ def circuit_svg(edges: Iterable[tuple[str, str, float | None]], title: str, unit
         if not _SOURCE.fullmatch(edge.source) or not _SLOT.fullmatch(edge.slot):
             raise BadInput(f"{edge.source}->{edge.slot} is no edge: names are such as a0.h1->a1.h2<k> or input->logits")
     drawn = sorted(known, key=lambda edge: -abs(edge.score or 0.0))[:MOST_EDGES]
-    places = _places(drawn)
+    places, routes = _laid_out(drawn)
     largest = _largest(drawn)
-    parts = [_edge_svg(edge, places, largest) for edge in reversed(drawn)]
+    parts = [_edge_svg(edge, route, largest) for edge, route in zip(drawn, routes, strict=True)][::-1]
     parts += [_node_svg(node, place) for node, place in places.items()]
-    return _framed(parts, places, title, _said(drawn, len(known), unit))
+    right = max(x for route in [[*places.values()], *routes] for x, _ in route)
+    return _framed(parts, places, right, title, _said(drawn, len(known), unit))
 
 
-def _framed(parts: Sequence[str], places: dict[str, tuple[int, int]], title: str, said: str) -> str:
+def _framed(parts: Sequence[str], places: dict[str, Pixels], right: int, title: str, said: str) -> str:
     """The whole drawing: title on top, names of the rows on the left, what it says below."""
-    width = max(_LEAST_WIDTH, max(x for x, _ in places.values()) + _SIDE)
+    width = max(_LEAST_WIDTH, right + _SIDE)
     lines = textwrap.wrap(said, int((width - 20) / _LETTER))
     first = max(y for _, y in places.values()) + _BOTTOM
     height = first + _LINE * len(lines)
@@ -118,57 +122,44 @@ def _natural(node: str) -> tuple[int, int]:
     return _rank(_row(node)), int(digits)
 
 
-def _places(drawn: Sequence[DrawnEdge]) -> dict[str, tuple[int, int]]:
-    """The middle of each node in pixels; the input lies at the bottom."""
-    # networkx takes half a second to import, and most who import this module draw nothing
-    import networkx as nx  # noqa: PLC0415
+def _laid_out(drawn: Sequence[DrawnEdge]) -> tuple[dict[str, Pixels], list[list[Pixels]]]:
+    """The middle of each node, and what each edge runs through; the input lies at the bottom."""
+    ends = [(edge.source, _reader(edge.slot)) for edge in drawn]
+    nodes = sorted({"input", "logits", *(node for pair in ends for node in pair)}, key=_natural)
+    layout = layered(ends, {node: _rank(_row(node)) for node in nodes})
+    room = max(0, _LEAST_WIDTH - _LEFT - 2 * _SIDE - (layout.n_slots - 1) * _STEP[0])
 
-    graph = nx.DiGraph([(edge.source, _reader(edge.slot)) for edge in drawn])
-    graph.add_nodes_from(("input", "logits"))
-    rows: dict[int, list[str]] = {}
-    for node in sorted(graph, key=_natural):
-        rows.setdefault(_rank(_row(node)), []).append(node)
-    rows = {place: nodes for place, (_, nodes) in enumerate(sorted(rows.items()))}
-    for sweep in range(_SWEEPS):
-        beside = {node: sorted({*graph.predecessors(node), *graph.successors(node)}) for node in graph}
-        x = {node: _offset(nodes, at) for nodes in rows.values() for at, node in enumerate(nodes)}
-        for place in sorted(rows, reverse=bool(sweep % 2)):
-            rows[place].sort(key=lambda node: sum(x[each] for each in beside[node]) / max(1, len(beside[node])))
-            x |= {node: _offset(rows[place], at) for at, node in enumerate(rows[place])}
-    found = nx.multipartite_layout(graph, subset_key=rows, align="horizontal")
-    low, high = (float(found[node][1]) for node in ("input", "logits"))
-    unit = (high - low) / (len(rows) - 1)
-    left = min(float(x) for x, _ in found.values())
-    # the widest row begins at the left, and all rows are centred on it
-    n_widest = max(map(len, rows.values()))
-    shift = _LEFT + _SIDE + max(0.0, (_LEAST_WIDTH - _LEFT - 2 * _SIDE - (n_widest - 1) * _STEP[0]) / 2)
-    return {
-        node: (round(shift + (float(x) - left) / unit * _STEP[0]), round(_TOP + (high - float(y)) / unit * _STEP[1]))
-        for node, (x, y) in found.items()
-    }
+    def pixels(place: Place) -> Pixels:
+        slot, row = place
+        return (
+            round(_LEFT + _SIDE + room / 2 + slot * _STEP[0]),
+            _TOP + (layout.n_rows - 1 - row) * _STEP[1],
+        )
+
+    places = {node: pixels(place) for node, place in layout.nodes.items()}
+    return places, [[pixels(place) for place in route] for route in layout.routes]
 
 
-def _offset(nodes: Sequence[str], at: int) -> float:
-    """Where a node of a row stands, from the middle of the row."""
-    return at - (len(nodes) - 1) / 2
-
-
-def _edge_svg(edge: DrawnEdge, places: dict[str, tuple[int, int]], largest: float) -> str:
-    (x, y), (to_x, to_y) = places[edge.source], places[_reader(edge.slot)]
-    y, to_y = y - _BOX[1] // 2, to_y + _BOX[1] // 2
+def _edge_svg(edge: DrawnEdge, route: Sequence[Pixels], largest: float) -> str:
+    (x, y), *between, (to_x, to_y) = route
     to_x += _PORTS.get(edge.slot[-2:-1], 0) if edge.slot.endswith(">") else 0
-    bend = max(20.0, 0.45 * (y - to_y))
+    line = f"M{x} {y - _BOX[1] // 2}"
+    at = (x, y - _BOX[1] // 2)
+    for next_x, next_y in [*between, (to_x, to_y + _BOX[1] // 2)]:
+        bend = (at[1] - next_y) // 2
+        line += f"C{at[0]} {at[1] - bend} {next_x} {next_y + bend} {next_x} {next_y}"
+        at = (next_x, next_y)
     colour = UNKNOWN if edge.score is None else HELPS if edge.score < 0 else HINDERS
     share = abs(edge.score) / largest if edge.score is not None and largest else 0.0
     width = _THIN + (_THICK - _THIN) * share
     said = escape(f"{edge.source} → {edge.slot}: {number(edge.score)}")
     return (
-        f'<path d="M{x} {y}C{x} {y - bend:.0f} {to_x} {to_y + bend:.0f} {to_x} {to_y}" fill="none" stroke="{colour}"'
-        f' stroke-width="{width:.1f}" stroke-opacity="0.75"><title>{said}</title></path>'
+        f'<path d="{line}" fill="none" stroke="{colour}" stroke-width="{width:.1f}" stroke-opacity="0.75">'
+        f"<title>{said}</title></path>"
     )
 
 
-def _node_svg(node: str, place: tuple[int, int]) -> str:
+def _node_svg(node: str, place: Pixels) -> str:
     x, y = place
     width, height = _BOX
     below = y + height // 2 - 2

@@ -88,6 +88,20 @@ def test_no_two_nodes_lie_on_each_other_and_all_lie_inside() -> None:
         assert not any(abs(x - u) < 60 and abs(y - v) < 60 for other, (u, v) in found.items() if other != name)
 
 
+def test_no_edge_runs_behind_a_node() -> None:
+    graph = EdgeGraph.sized(4, 8)
+    names = [name.split("->") for name in graph.edge_names([(int(a), int(b)) for a, b in graph.legal.nonzero()[5::29]])]
+    svg = read(circuit_svg([(source, slot, -1.0) for source, slot in names], "wide", "logits"))
+    crossed = 0
+    for path in edges(svg).values():
+        for curve in path["d"].split("C")[1:-1]:
+            x, y = (float(each) for each in curve.split()[-2:])
+            crossed += 1
+            assert x + 5 < float(svg.attrib["width"])
+            assert not any(u <= x <= u + 54 and v <= y <= v + 26 for u, v in boxes(svg).values())
+    assert crossed > 50
+
+
 def test_neighbours_stand_above_each_other() -> None:
     crossed = [("input", f"a0.h{head}<v>", -1.0) for head in range(4)]
     crossed += [(f"a0.h{head}", f"a1.h{3 - head}<k>", -1.0) for head in range(4)]
