@@ -26,6 +26,7 @@ from mneme.promptset import Promptset
 from mneme.stats import bootstrap_mean
 
 Arrays = dict[str, Tensor]
+LEAST_GAP = 0.5  # logits; METHODS 3: there is nothing to explain below
 
 
 def checked_fractions(who: str, fractions: object) -> tuple[float, ...]:
@@ -41,17 +42,19 @@ def checked_fractions(who: str, fractions: object) -> tuple[float, ...]:
 def require_gap(clean: Tensor, corrupt: Tensor, prompts: Promptset, seed: int) -> None:
     """Refuse prompts on which there is nothing to explain, or whose readout does not say which way is better.
 
-    clean, corrupt [item]: the readout of the model, larger is better. Raises: NotApplicable unless the 95 % interval of
-    their mean difference lies above 0. Source: METHODS 6d.
+    clean, corrupt [item]: the logit difference of the model. Raises: NotApplicable unless it rises by 0.5 logits at
+    least from corrupt to clean prompts, with a 95 % interval above 0. Source: METHODS 3, 6d (reject)
     """
     clusters = None if prompts.clusters is None else prompts.clusters.numpy()
     found = bootstrap_mean((clean - corrupt).double().cpu().numpy(), seed=seed, clusters=clusters)
-    said = f"from corrupt to clean prompts the readout rises by {float(found.estimate):.3g}"
-    interval = f"[{float(found.low):.3g}, {float(found.high):.3g}]"
+    said = (
+        f"from corrupt to clean prompts the logit difference changes by {float(found.estimate):.3g} "
+        f"[{float(found.low):.3g}, {float(found.high):.3g}]"
+    )
     if found.high < 0:
-        raise NotApplicable(f"{said} {interval}: it falls, so that a circuit that keeps it would keep a mistake")
-    if not found.low > 0:
-        raise NotApplicable(f"{said} {interval}, which may be nothing: take more prompts, or others that differ more")
+        raise NotApplicable(f"{said}: it falls, so that a circuit that keeps it would keep a mistake")
+    if not (found.low > 0 and found.estimate >= LEAST_GAP):
+        raise NotApplicable(f"{said}, so there is nothing to explain: it must rise by {LEAST_GAP}, interval above 0")
 
 
 @dataclass(frozen=True)

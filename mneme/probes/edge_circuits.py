@@ -62,7 +62,7 @@ def edge_circuits(  # noqa: PLR0913  how circuits are found, and each of their t
               n_exact_top, n_exact_random: edges whose exact effects stand beside their scores. 0 leaves a test out.
 
     Raises: NotApplicable without pairs or answers, for fewer than two prompts or clusters, where the logit difference
-    does not rise from corrupt to clean prompts, and where the model's parts are not found; BadInput for bad parameters
+    does not rise by 0.5 at least from corrupt to clean prompts, and where the model's parts are not found; BadInput for bad parameters
     and for pairs that are all the same.
     Source: METHODS 6b (graph), 6c (scores), 6d (extraction, faithfulness, completeness, minimality)
     """

@@ -93,4 +93,4 @@ def test_pairs_on_which_the_readout_does_not_change_are_not_applicable_and_the_s
     outcome: dict[str, Any] = study("worded", settings={"probes": ["edge_circuits", "logit_difference"]})
     assert outcome["trials"] == {"delivered": 1, "not_applicable": 1}
     (refused,) = rows(worded, "select error from mart.trials where status = 'not_applicable'")
-    assert "which may be nothing" in refused["error"]
+    assert "there is nothing to explain" in refused["error"]
