@@ -63,7 +63,8 @@ def templates_of(prompts: Promptset, labels: Sequence[str]) -> Tensor:
     places = [position_of(prompts.clean, label) for label in labels]
     clusters = torch.zeros(len(prompts), dtype=torch.int64) if prompts.clusters is None else prompts.clusters
     rows = torch.stack([clusters, prompts.clean.lengths, *places], dim=1)
-    return torch.unique(rows, dim=0, return_inverse=True)[1]
+    numbers = {tuple(row): number for number, row in enumerate(sorted(set(map(tuple, rows.tolist()))))}
+    return torch.tensor([numbers[tuple(row)] for row in rows.tolist()], dtype=torch.int64)
 
 
 @torch.no_grad()
@@ -76,7 +77,7 @@ def template_means(lm: LanguageModel, reference: Batch, template: Tensor) -> Tem
     batch, n_templates = lm.batch(reference), int(template.max()) + 1
     template = template.to(batch.ids.device)
     for each in range(n_templates):
-        if len(batch.lengths[template == each].unique()) > 1:
+        if len(set(batch.lengths[template == each].tolist())) > 1:
             raise BadInput("prompts of one template differ in length: tell templates apart by length too")
     count = torch.bincount(template, minlength=n_templates).clamp(min=1)[:, None, None, None]
     totals: dict[int, Tensor] = {}

@@ -50,11 +50,11 @@ def stage_effects(  # noqa: PLR0913  the parts of one question
     found = torch.empty(0)
     for each in range(wanted + 1):
         if each > 0:
-            part = "q" if each == 1 else "v"
+            part: Literal["q", "v"] = "q" if each == 1 else "v"
             chosen = heads_in(top_heads(found, share))
             if not chosen:
                 raise NotApplicable(f"{lm.name}: no head matters to the {STAGES[each - 1]}, so nothing leads there")
-            receivers = [(layer, head, part) for layer, head in chosen]  # type: ignore[misc]  q or v
+            receivers = [(layer, head, part) for layer, head in chosen]
         where = None if STAGES[each] == "values" else position
         patched = path_patch(lm, clean, corrupt, readout, heads, receivers, positions=where)
         found = (unchanged - patched).reshape(-1, lm.n_layers, lm.n_heads)

@@ -100,8 +100,10 @@ class _Sets:
         found = torch.full((len(is_tested), len(self.sizes)), torch.nan)
         controls = torch.full((len(is_tested), len(self.sizes), max([*drawn, 1])), torch.nan)
         found[is_tested] = effects[:, : len(self.sizes)].float()
-        for place, part in enumerate(effects[:, len(self.sizes) :].split(drawn, dim=1)):
-            controls[is_tested, place, : drawn[place]] = part.float()
+        start = len(self.sizes)
+        for place, count in enumerate(drawn):
+            controls[is_tested, place, :count] = effects[:, start : start + count].float()
+            start += count
         return {
             "k": torch.tensor(self.sizes),
             "set_effects": found,

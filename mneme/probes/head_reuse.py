@@ -70,7 +70,7 @@ def head_reuse(  # noqa: PLR0913  what `measuring` gives, and what the YAML may 
     corrupt = replace(prompts.corrupt, labels=prompts.clean.labels)
     here = stage_effects(lm, prompts.clean, corrupt, primary_readout(prompts), stage, share, progress=progress)
     found = [set_overlap(top_heads(here, each), top_heads(ranking.scores, each)) for each in x]
-    columns = {
+    columns: dict[str, list[float]] = {
         "n_shared": [each.n_shared for each in found],
         "n_here": [each.n_a for each in found],
         "n_there": [each.n_b for each in found],
