@@ -83,7 +83,7 @@ def answer_pairing(home: Home, asking: Asking, trials: Sequence[TrialSpec]) -> A
     except Exception as error:
         if not is_trained(home, trials[0]):
             asking.untrained[model] = error
-        return Answered(tuple(_without_rows(home, asking, trial, error) for trial in trials), None)
+        return answered_without_rows(home, asking, trials, error)
     prompts = ContentStore(home.store).path(object_of(pairing.promptset)) / PROMPTS
     answers = (
         _without_rows(home, asking, trial, refused[trial.trial_id])
@@ -92,6 +92,11 @@ def answer_pairing(home: Home, asking: Asking, trials: Sequence[TrialSpec]) -> A
         for trial in trials
     )
     return Answered(tuple(answers), str(prompts))
+
+
+def answered_without_rows(home: Home, asking: Asking, trials: Sequence[TrialSpec], error: Exception) -> Answered:
+    """Record that these trials came to nothing, all for one reason; a full disk is raised again."""
+    return Answered(tuple(_without_rows(home, asking, trial, error) for trial in trials), None)
 
 
 def _identified(pairing: Pairing, trials: Sequence[TrialSpec]) -> tuple[dict[str, Identified], dict[str, MnemeError]]:

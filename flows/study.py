@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict
 from typing import Any
 
 from prefect import flow
 
-from flows.answers import Answer, Answered, Asking, answer_pairing
+from flows.answers import Answer, Answered, Asking
 from flows.comparisons import Compared, compare
 from flows.environment import prepare_environment
+from flows.runners import refuse_absent_runner
 from flows.watching import Watch, watched
+from flows.workers import answer_models
 from storage.home import Home, writable_home
 from storage.studies import Study, load_study
 from storage.study_runs import utc_now
 from storage.warehouse import refuse_later
 from tasks.ledger import ledger
-from tasks.models import release
 from tasks.publish import publish
 from tasks.record import record_pairing, sweep_killed_runs
 from tasks.record_comparisons import record_comparisons
@@ -36,6 +36,7 @@ def study(study: str, settings: dict[str, Any] | None = None, refresh: list[str]
     prepare_environment(home)  # a worker has not been through `mneme run`
     refuse_later(home)
     asked = load_study(study, settings or {})
+    refuse_absent_runner(asked.spec.runner)
     asking = Asking(study, asked.spec.device, asked.spec.trace_limit_mib, frozenset(refresh or ()))
     with watched(home, study) as watch:
         return _run(home, asked, asking, watch)
@@ -44,11 +45,7 @@ def study(study: str, settings: dict[str, Any] | None = None, refresh: list[str]
 def _run(home: Home, asked: Study, asking: Asking, watch: Watch) -> dict[str, Any]:
     ledger.reset()
     sweep_killed_runs(home)
-    answered = [
-        answer_pairing(home, asking, list(trials))
-        for _, trials in itertools.groupby(asked.trials, key=lambda trial: trial.pairing_label)
-    ]
-    release()
+    answered = answer_models(home, asking, asked)
     answered_at = utc_now()
     publish(home)
     answers = _all(answered)

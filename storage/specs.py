@@ -162,7 +162,8 @@ class StudySpec(Spec):
     """configs/studies/<name>.yaml: a grid of trials, or the grids of the studies that `includes` names, or both.
 
     With `steps`, each model is probed after each of these training steps instead of at the end of its training. What is
-    included brings its trials, its phase changes and its claims.
+    included brings its trials, its phase changes and its claims. `workers` is how many models are worked on at once, by
+    processes of this machine or by Ray (`runner`); it is part of no identity.
     """
 
     description: str = ""
@@ -176,6 +177,8 @@ class StudySpec(Spec):
     probe_seed: Seed = 0
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?|mps)$")] = "cpu"
     trace_limit_mib: Annotated[float, Field(ge=0)] = 512.0
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    runner: Literal["process", "ray"] = "process"
     overrides: dict[str, Any] = {}
     phase_changes: PhaseChangesSpec | None = None
     claims: dict[Name, ClaimSpec] = {}

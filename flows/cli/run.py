@@ -22,13 +22,16 @@ def run(
     refresh: Annotated[
         str, typer.Option("--refresh", help="Trials to compute anew: ids, probes or all, by comma")
     ] = "",
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="How many models to work on at once, each in a process of its own")
+    ] = None,
 ) -> None:
     """Run a study: what is delivered already is not computed again."""
     from storage.warehouse import refuse_later
 
     home = writable_home()
     refuse_later(home)
-    asked = load_study(study, settings or [])
+    asked = load_study(study, [*(settings or []), *([] if workers is None else [f"workers={workers}"])])
     prepare_environment(home)
     if plan:
         from flows.cli.plan_table import print_plan

@@ -1,0 +1,128 @@
+"""Models shared out among worker processes: the rows of one process, and no model lost with another's worker."""
+
+from __future__ import annotations
+
+import importlib.util
+import multiprocessing
+import os
+import resource
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.study import study
+from flows.troubles import TrialsFailed
+from mneme.errors import BadInput
+from storage.disk import DiskFull
+from storage.home import Home
+from storage.rows import rows
+from tasks.narrator import listening
+from tests.planted import copy_model, save
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+SCORES = "select model, probe, layer, head, item, value from mart.item_scores order by all"
+TRIALS = "select trial_id, model, probe, status, forwards from mart.trials order by all"
+
+
+class Heard:
+    """A listener that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[Any, ...]] = []
+
+    def begin(self, label: str) -> None:
+        self.said.append(("begin", label))
+
+    def advance(self, label: str, done: int, total: int, note: str) -> None:
+        self.said.append(("advance", label))
+
+    def end(self, label: str, outcome: str, why: str = "") -> None:
+        self.said.append((outcome, label, why))
+
+
+@pytest.fixture
+def two_models(home: Home, configs: Path, tmp_path: Path) -> Home:
+    """The study `planted` on two models."""
+    folder = save(copy_model(induction_scale=25.0), tmp_path / "other")
+    (configs / "models" / "other.yaml").write_text(f"source: {{kind: local, path: {folder}}}\n")
+    text = (configs / "studies" / "planted.yaml").read_text()
+    (configs / "studies" / "planted.yaml").write_text(text.replace("[planted]", "[planted, other]"))
+    return home
+
+
+class Killer(Heard):
+    """Kills one worker when the first stage begins."""
+
+    def begin(self, label: str) -> None:
+        super().begin(label)
+        if len(self.said) == 1:
+            os.kill(int(multiprocessing.active_children()[0].pid or 0), signal.SIGKILL)
+
+
+def run(**settings: Any) -> dict[str, Any]:
+    outcome: dict[str, Any] = study("planted", settings=settings)
+    return outcome
+
+
+def test_two_workers_deliver_the_rows_of_one_process(
+    two_models: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = Heard()
+    with listening(heard):
+        shared = run(workers=2)
+    told = {label for outcome, label, *_ in heard.said if outcome == "computed"}
+    assert {
+        "measure: planted / repeated_tokens[0] / induction",
+        "measure: other / repeated_tokens[0] / induction",
+    } <= told
+    assert [*two_models.runs.glob("told-*")] == []
+    monkeypatch.setenv("MNEME_HOME", str(tmp_path / "alone"))
+    alone = run()
+    same = ("trials", "computed_trials", "forwards", "trial_ids")
+    assert {name: shared[name] for name in same} == {name: alone[name] for name in same}
+    assert shared["forwards"] > 0
+    assert rows(two_models, SCORES) == rows(Home(tmp_path / "alone"), SCORES)
+    assert rows(two_models, TRIALS) == rows(Home(tmp_path / "alone"), TRIALS)
+
+
+def test_a_killed_worker_fails_its_model_and_the_next_run_completes(two_models: Home) -> None:
+    with listening(Killer()), pytest.raises(TrialsFailed, match=r"^3 of 6 trials of planted failed") as failed:
+        run(workers=2)
+    assert "ended before its work was done (BrokenProcessPool), killed or out of memory" in str(failed.value)
+    assert failed.value.outcome["trials"] == {"delivered": 3, "failed": 3}
+    assert multiprocessing.active_children() == []
+    assert run()["trials"] == {"delivered": 6}
+    assert rows(two_models, "select count(*) as n from mart.trials where status = 'delivered'") == [{"n": 6}]
+
+
+def test_a_full_disk_in_a_worker_ends_the_study(two_models: Home) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100 * 1024, hard))  # workers inherit it; a trace is larger
+    try:
+        with pytest.raises(DiskFull, match=r"^the disk under .* is full: free some space and run again"):
+            run(workers=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert multiprocessing.active_children() == []
+
+
+def test_a_study_for_ray_is_refused_where_ray_is_missing(two_models: Home) -> None:
+    if importlib.util.find_spec("prefect_ray"):
+        pytest.skip("Ray is installed here")
+    with pytest.raises(BadInput, match="needs Ray, which is not installed: pip install 'mneme\\[ray\\]'"):
+        run(runner="ray")
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("prefect_ray") is None, reason="Ray is not installed: pip install 'mneme[ray]'"
+)
+def test_two_workers_of_ray_deliver_the_rows_of_one_process(
+    two_models: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_ray = run(workers=2, runner="ray")
+    monkeypatch.setenv("MNEME_HOME", str(tmp_path / "alone"))
+    alone = run()
+    assert (on_ray["trials"], on_ray["forwards"]) == (alone["trials"], alone["forwards"])
+    assert rows(two_models, SCORES) == rows(Home(tmp_path / "alone"), SCORES)
