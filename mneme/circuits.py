@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from mneme.arguments import one_of, whole_number
-from mneme.edge_graph import EdgeGraph
+from mneme.edge_graph import PARTS, EdgeGraph
 from mneme.edge_scoring import EdgeScores
 from mneme.errors import BadInput
 
@@ -90,6 +90,23 @@ def pruned(graph: EdgeGraph, edges: Tensor) -> Tensor:
         if torch.equal(kept, edges):
             return kept
         edges = kept
+
+
+def ungrouped(circuit: Circuit) -> Circuit:
+    """The circuit on the graph in which every query head has key and value slots of its own.
+
+    An edge into a shared slot becomes one into that slot of each query head that shares it.
+    """
+    graph, wide = circuit.graph, replace(circuit.graph, n_kv_heads=circuit.graph.n_heads)
+    edges = torch.zeros_like(wide.legal)
+    for slot, name in enumerate(graph.slots):
+        layer = graph.layer_of_slot(slot)
+        targets = [wide.slots.index(name)] if "<" not in name else []
+        if not targets:
+            part, heads = graph.readers(slot - graph.head_slots(layer).start)
+            targets = [wide.slot_of_head(layer, PARTS[part], head) for head in range(heads.start, heads.stop)]
+        edges[:, targets] = circuit.edges[:, [slot]].cpu()
+    return Circuit(wide, edges, circuit.n_requested)
 
 
 def _top(worth: Tensor, n_edges: int) -> Tensor:

@@ -96,7 +96,8 @@ def check_edges(  # noqa: PLR0913  the signature of `edge_scores`, plus how much
     whole_number("n_random", n_random, 0)
     clean, corrupt = lm.batch(clean_ids), lm.batch(corrupt_ids)
     check_pairs(lm, clean, corrupt)
-    question = Question.of(lm, as_readout(readout), clean)
+    is_grouped = scores.graph.n_kv_heads < scores.graph.n_heads
+    question = Question.of(lm, as_readout(readout), clean, is_grouped=is_grouped)
     if scores.graph != question.graph:
         raise BadInput(f"the edge scores are of another graph than that of {lm.name}: score its own edges first")
     edges, is_top = _chosen(scores, n_top, n_random, seed)

@@ -37,10 +37,14 @@ class Question:
     where: ReadRows
 
     @classmethod
-    def of(cls, lm: LanguageModel, readout: Readout, batch: Batch) -> Question:
-        """The question of a readout over a batch; finds the entries by running the model on a few tokens."""
+    def of(cls, lm: LanguageModel, readout: Readout, batch: Batch, *, is_grouped: bool = False) -> Question:
+        """The question of a readout over a batch; finds the entries by running the model on a few tokens.
+
+        is_grouped: one key and one value slot for the query heads that share them, and not one for each.
+        """
         entries = find_entries(lm)
-        graph = EdgeGraph(lm.n_heads, lm.n_heads, tuple(entry.is_parallel for entry in entries))
+        n_kv_heads = lm.n_kv_heads if is_grouped else lm.n_heads
+        graph = EdgeGraph(lm.n_heads, n_kv_heads, tuple(entry.is_parallel for entry in entries))
         return cls(lm, entries, graph, readout, ReadRows.of(readout, batch))
 
 
@@ -68,17 +72,21 @@ class Pairs:
 class EdgeGradients:
     """Scores of all edges of some pairs, from gradients of runs between the corrupt and the clean one.
 
-    A run's `share` is how far it lies from the corrupt run (0) on the way to the clean one (1).
+    A run's `share` is how far it lies from the corrupt run (0) on the way to the clean one (1). places [place item]:
+    positions whose part of the scores is summed over the items as well, -1 = none in this prompt.
     """
 
-    def __init__(self, pairs: Pairs) -> None:
+    def __init__(self, pairs: Pairs, places: Tensor | None = None) -> None:
         self.pairs = pairs
         self.lm, self.graph = pairs.question.lm, pairs.question.graph
         self.changes = SourceChanges.between(self.lm, pairs.clean, pairs.corrupt)
         self.watched = [entry.modules for entry in pairs.question.entries]
         n_items = len(pairs.items)
         dtype = torch.float64 if self.lm.dtype == torch.float64 else torch.float32
-        self.scores = torch.zeros(n_items, self.graph.n_sources, self.graph.n_slots, dtype=dtype, device=self.lm.device)
+        shape = self.graph.n_sources, self.graph.n_slots
+        self.scores = torch.zeros(n_items, *shape, dtype=dtype, device=self.lm.device)
+        self.places = torch.empty(0, n_items, dtype=torch.int64, device=self.lm.device) if places is None else places
+        self.by_place = torch.zeros(len(self.places), *shape, dtype=dtype, device=self.lm.device)
 
     def at_inputs(self, runs: Sequence[float]) -> None:
         """Add the mean scores of all sources, with the gradients of runs whose embeddings are between; shares [run].
@@ -150,7 +158,8 @@ class EdgeGradients:
         if not values.requires_grad:
             raise BadInput(f"readout {question.readout.name} has no gradient: use one that varies smoothly, or 'exact'")
         final = torch.autograd.grad(values, stream, torch.ones_like(values))[0]
-        return sweep(self.lm, question.entries, run, final), final
+        is_grouped = self.graph.n_kv_heads < self.graph.n_heads
+        return sweep(self.lm, question.entries, run, final, is_grouped=is_grouped), final
 
     def _add(
         self,
@@ -163,12 +172,14 @@ class EdgeGradients:
         """Add the scores of neighbouring sources, the first of which is `start`, at the last layers' slots."""
         first = self.lm.n_layers - len(layers)
         for some in self._chunks(final.shape[1], len(final)):
-            writes = torch.cat([widened(make(some)) for make in sources], dim=1).flatten(2)
+            writes = torch.cat([widened(make(some)) for make in sources], dim=1)
 
-            def into(slots: slice, n_before: int, gradients: Tensor, writes: Tensor = writes) -> None:
-                taken = writes[:, : max(0, n_before - start)]
-                products = taken @ widened(gradients).flatten(2).transpose(1, 2)
+            def into(slots: slice, n_before: int, at: Tensor, writes: Tensor = writes, some: slice = some) -> None:
+                gradients, taken = widened(at), writes[:, : max(0, n_before - start)]
+                products = taken.flatten(2) @ gradients.flatten(2).transpose(1, 2)
                 self.scores[:, start : start + taken.shape[1], slots] += weight * products
+                for place, rows in self._of_places(some, taken, gradients):
+                    self.by_place[place, start : start + taken.shape[1], slots] += weight * rows
 
             for layer, found in enumerate(layers, first):
                 here, slot = self.graph.head_sources(layer), self.graph.slot_of_mlp(layer)
@@ -176,6 +187,14 @@ class EdgeGradients:
                     into(self.graph.head_slots(layer), here.start, found.heads.at(some))
                 into(slice(slot, slot + 1), here.stop, found.mlp[:, None, some])
             into(slice(-1, None), self.graph.n_sources, final[:, None, some])
+
+    def _of_places(self, some: slice, writes: Tensor, gradients: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """The part of each place among some positions, summed over the items: pairs of (place, [source slot])."""
+        for place, positions in enumerate(self.places):
+            items = ((positions >= some.start) & (positions < some.stop)).nonzero()[:, 0]
+            if len(items):
+                at = positions[items] - some.start
+                yield place, torch.einsum("nsd,ntd->st", writes[items, :, at], gradients[items, :, at])
 
     def _chunks(self, n_positions: int, n_items: int) -> Iterator[slice]:
         """Positions whose writes, and whose gradients at one layer's slots, fit in CHUNK_ELEMENTS."""

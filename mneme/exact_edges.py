@@ -22,10 +22,11 @@ from mneme.source_changes import SourceChanges, exactly
 class ExactEdges:
     """Some pairs under single edges: the change is added to what a slot reads, and the rest of the run follows from it.
 
-    Cells, one edge each, are stacked on the batch axis and restart at the slot's layer.
+    Cells, one edge each, are stacked on the batch axis and restart at the slot's layer. where [item position] bool:
+    the positions at which edges carry the change; None = all.
     """
 
-    def __init__(self, pairs: Pairs) -> None:
+    def __init__(self, pairs: Pairs, where: Tensor | None = None) -> None:
         self.pairs = pairs
         self.lm, self.graph = pairs.question.lm, pairs.question.graph
         self.ids = pairs.clean.batch.ids
@@ -34,6 +35,8 @@ class ExactEdges:
         for layer, output in enumerate(pairs.clean.writes):
             written += [changes.of_heads(layer, every, exactly(self.lm, layer, output)), changes.of_mlp(layer, every)]
         self.written = torch.cat(written, dim=1).transpose(0, 1)  # [source item position d_model]
+        if where is not None:
+            self.written = self.written * where[:, :, None]
 
     def scores(self, edges: Tensor | None = None) -> Tensor:
         """Change of the readout under each edge: [item source slot], 0 where there is no edge.

@@ -81,10 +81,13 @@ class LayerGradients:
     output: Tensor
 
 
-def sweep(lm: LanguageModel, entries: Sequence[HeadEntry], run: CutRun, gradient: Tensor) -> list[LayerGradients]:
+def sweep(
+    lm: LanguageModel, entries: Sequence[HeadEntry], run: CutRun, gradient: Tensor, *, is_grouped: bool = False
+) -> list[LayerGradients]:
     """Gradients at the slots of the layers of a cut run, first layer first.
 
-    gradient [item position d_model] is that at the logits, before the final norm. From the last layer down, each piece
+    gradient [item position d_model] is that at the logits, before the final norm. is_grouped: one key and one value
+    slot for the query heads that share them, and not one for each. From the last layer down, each piece
     of a layer is gone through backwards once; together that is one ordinary backward pass. The run's graph is used up.
     """
     found: list[LayerGradients] = []
@@ -102,7 +105,7 @@ def sweep(lm: LanguageModel, entries: Sequence[HeadEntry], run: CutRun, gradient
         if layer.inputs is not None and layer.leaves is not None:
             written = scale * (gradient - mlp if entry.is_parallel else gradient)
             at_leaves = torch.autograd.grad(layer.write, layer.leaves, written)
-            heads, into = _heads(entry, layer, layer.inputs, (at_leaves[0], at_leaves[1], at_leaves[2]))
+            heads, into = _heads(entry, layer, (at_leaves[0], at_leaves[1], at_leaves[2]), is_grouped=is_grouped)
             gradient = gradient + into
         found.append(LayerGradients(heads, mlp, layer.output))
     return found[::-1]
@@ -128,17 +131,19 @@ def through(norm: nn.Module, states: Tensor, gradients: Tensor) -> Tensor:
         return torch.autograd.grad(norm(copies), copies, gradients)[0]
 
 
-def _heads(entry: HeadEntry, layer: CutLayer, inputs: Inputs, at: Inputs) -> tuple[HeadGradients, Tensor]:
+def _heads(entry: HeadEntry, layer: CutLayer, at: Inputs, *, is_grouped: bool) -> tuple[HeadGradients, Tensor]:
     """Gradients of the heads' slots, and their sum at what enters the layer [item position d_model]."""
+    inputs = layer.inputs
+    assert inputs is not None  # noqa: S101  the caller checked
     n_shared = at[1].shape[1] // inputs[1].shape[1]
-    at_inputs = at[0], *(_shared(each, n_shared) for each in at[1:])
+    at_inputs = at[0], _shared(at[1], n_shared), _shared(at[2], n_shared)
     outputs = [layer.made[module][1] for module in entry.modules]
     into, *projected = torch.autograd.grad(inputs, (layer.entering, *outputs), at_inputs, retain_graph=True)
     if entry.blocks is None:
-        return WholeGradients(_whole(layer.entering, inputs, at)), into
+        return WholeGradients(_whole(layer.entering, inputs, at_inputs if is_grouped else at)), into
     by_module = dict(zip(entry.modules, projected, strict=True))
     taken = [by_module[block.module][..., block.columns] for block in entry.blocks]
-    if n_shared > 1:
+    if n_shared > 1 and not is_grouped:
         taken[1:] = _each_sharer(entry, inputs, at, outputs)
     return SplitGradients(entry, layer.entering.detach(), (taken[0], taken[1], taken[2])), into
 

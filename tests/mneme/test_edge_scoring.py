@@ -12,6 +12,9 @@ from torch import Tensor
 
 from mneme import edge_gradients, edge_scoring
 from mneme.batch import Batch
+from mneme.circuit_faithfulness import faithfulness
+from mneme.circuits import find_circuit, ungrouped
+from mneme.edge_graph import EdgeGraph
 from mneme.edge_scoring import EdgeMethod, EdgeScores, Rule, edge_scores, shares
 from mneme.errors import BadInput, NotApplicable
 from mneme.head_entries import find_entries
@@ -242,3 +245,118 @@ def test_shares_run_from_the_corrupt_to_the_clean_end() -> None:
     assert shares("eap-ig-inputs", 4, "right") == [0.25, 0.5, 0.75, 1.0]
     assert shares("eap-ig-activations", 2, "midpoint") == [0.25, 0.75]
     assert (shares("eap", 4, "left"), shares("clean-corrupted", 4, "left")) == ([1.0], [0.0, 1.0])
+
+
+def test_half_a_model_in_integers_is_refused() -> None:
+    """A linear layer whose weight is a buffer of integers beside its scale, as several tools store it."""
+    hf = tiny("llama")
+    hf.model.layers[1].mlp.register_buffer("qweight", torch.zeros(4, 4, dtype=torch.int32))
+    packed = LanguageModel(hf, "packed", None, "cpu")
+    with pytest.raises(BadInput, match=r"packed holds integer weights \(model\.layers\.1\.mlp\.qweight\)"):
+        edge_scores(packed, *pair(), READOUT)
+
+
+SPLIT: list[EdgeMethod] = ["eap", "clean-corrupted", "eap-ig-inputs", "eap-ig-activations"]
+
+
+@pytest.mark.parametrize("method", SPLIT)
+@pytest.mark.parametrize("name", ["llama", "gemma2"])
+def test_positions_sum_to_the_whole_by_gradients(
+    name: str, method: EdgeMethod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm, (clean, corrupt) = model(name), pair()
+    scores = edge_scores(lm, clean, corrupt, READOUT, method, 2, positions="each")
+    assert scores.by_position is not None
+    n_with = torch.tensor([2.0] * 6 + [1.0] * 2)  # the second prompt has 6 tokens
+    total = (scores.by_position * n_with[:, None, None]).sum(dim=0) / 2
+    assert torch.allclose(total, scores.matrix, rtol=1e-9, atol=1e-12, equal_nan=True)
+    monkeypatch.setattr(edge_gradients, "CHUNK_ELEMENTS", 1)
+    monkeypatch.setattr(edge_scoring, "items_per_group", lambda *_: 1)
+    pieces = edge_scores(lm, clean, corrupt, READOUT, method, 2, positions="each").by_position
+    assert pieces is not None
+    assert torch.allclose(pieces, scores.by_position, rtol=1e-9, atol=1e-12, equal_nan=True)
+
+
+def test_one_position_of_an_edge_is_what_a_plain_forward_gives_it() -> None:
+    lm, (clean, corrupt) = model("gemma2"), pair()
+    labelled = replace(clean, labels={"there": torch.tensor([3, 2]), "end": clean.lengths - 1})
+    exact = edge_scores(lm, labelled, corrupt, READOUT, "exact", positions=["there", "end"]).by_position
+    eap = edge_scores(lm, labelled, corrupt, READOUT, positions=["there", "end"]).by_position
+    assert exact is not None
+    assert eap is not None
+    naive = NaiveEdges(lm, clean, corrupt, READOUT)
+    graph = edge_scores(lm, clean, corrupt, READOUT).graph
+    for place, label in enumerate(labelled.labels):
+        at = (torch.arange(8) == labelled.labels[label][:, None])[:, :, None]
+        for source, slot in [(0, 3), (2, 13 + 5), (5, 13 + 11), (3, 12), (8, 26)]:
+            names = graph.sources[source], graph.slots[slot]
+            with torch.no_grad():
+                whole = naive.readout_with({names[1]: at * naive.change(names[0])}) - naive.readout_with({})
+            assert float(exact[place, source, slot]) == pytest.approx(float(whole.mean()), rel=1e-6, abs=1e-9), names
+            share = torch.zeros((), dtype=torch.float64, requires_grad=True)
+            values = naive.readout_with({names[1]: at * naive.change(names[0], share)})
+            slope = torch.autograd.grad(values.mean(), share)[0]
+            assert float(eap[place, source, slot]) == pytest.approx(float(slope), rel=1e-6, abs=1e-9), names
+
+
+def test_a_position_that_no_prompt_has_is_missing() -> None:
+    lm, (clean, corrupt) = model("gpt2"), pair()
+    wide = [Batch(torch.nn.functional.pad(each.ids, (0, 1)), each.lengths) for each in (clean, corrupt)]
+    scores = edge_scores(lm, *wide, READOUT, positions="each")
+    assert scores.by_position is not None
+    assert scores.by_position.shape == (9, *scores.matrix.shape)
+    assert bool(scores.by_position[8].isnan().all())
+    assert torch.equal(scores.by_position[7].isnan(), ~scores.graph.legal)
+    assert edge_scores(lm, clean, corrupt, READOUT).by_position is None
+    with pytest.raises(BadInput, match="position label 'nowhere' is unknown"):
+        edge_scores(lm, clean, corrupt, READOUT, positions=["nowhere"])
+
+
+@pytest.mark.parametrize("method", get_args(EdgeMethod))
+def test_shared_keys_and_values_score_the_sum_of_their_readers_to_first_order(method: EdgeMethod) -> None:
+    lm, (clean, corrupt) = model("llama"), pair()
+    apart = edge_scores(lm, clean, corrupt, READOUT, method, 2)
+    shared = edge_scores(lm, clean, corrupt, READOUT, method, 2, kv="grouped")
+    assert shared.graph == EdgeGraph.sized(2, 4, 2)
+    assert shared.matrix.shape == (11, 2 * (4 + 2 * 2 + 1) + 1)
+    summed = torch.cat([
+        torch.cat([
+            apart.matrix[:, start : start + 4],
+            apart.matrix[:, start + 4 : start + 12].unflatten(1, (4, 2)).sum(dim=2),
+            apart.matrix[:, start + 12 : start + 13],
+        ], dim=1)
+        for start in (0, 13)
+    ] + [apart.matrix[:, -1:]], dim=1)  # fmt: skip
+    is_kv = torch.tensor([name[-3:] in ("<k>", "<v>") for name in shared.graph.slots])
+    assert torch.allclose(shared.matrix[:, ~is_kv], summed[:, ~is_kv], rtol=1e-5, atol=1e-7, equal_nan=True)
+    same = torch.allclose(shared.matrix[:, is_kv], summed[:, is_kv], rtol=1e-5, atol=1e-7, equal_nan=True)
+    assert same == (method != "exact")
+
+
+def test_a_shared_value_changed_exactly_is_all_its_readers_changed() -> None:
+    lm, (clean, corrupt) = model("llama"), pair()
+    naive = NaiveEdges(lm, clean, corrupt, READOUT)
+    exact = edge_scores(lm, clean, corrupt, READOUT, "exact", kv="grouped")
+    change = naive.change("m0")
+    for part in ("k", "v"):
+        with torch.no_grad():
+            both = naive.readout_with({f"a1.h2<{part}>": change, f"a1.h3<{part}>": change}) - exact.clean
+        place = exact.graph.sources.index("m0"), exact.graph.slots.index(f"a1.h1<{part}>")
+        assert float(exact.matrix[place]) == pytest.approx(float(both.mean()), rel=1e-6)
+
+
+def test_a_grouped_circuit_runs_as_the_edges_of_all_its_readers() -> None:
+    lm, (clean, corrupt) = model("llama"), pair()
+    shared = find_circuit(edge_scores(lm, clean, corrupt, READOUT, "eap-ig-inputs", kv="grouped"), 60)
+    apart = ungrouped(shared)
+    assert apart.graph == EdgeGraph.sized(2, 4)
+    names = shared.edge_names()
+    expected = [name for name in names if "<k>" not in name and "<v>" not in name]
+    for name in set(names) - set(expected):
+        slot, part = name.rsplit("<", 1)
+        front, head = slot.rsplit("h", 1)
+        expected += [f"{front}h{2 * int(head) + sharer}<{part}" for sharer in range(2)]
+    assert sorted(apart.edge_names()) == sorted(expected)
+    with pytest.raises(BadInput, match="circuit 0 is of another graph"):
+        faithfulness(lm, clean, corrupt, READOUT, [shared])
+    assert faithfulness(lm, clean, corrupt, READOUT, [apart]).n_edges.tolist() == [len(expected)]
