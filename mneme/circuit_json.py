@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -181,8 +182,9 @@ def _number(value: Any, name: str) -> float:
     """A score; NaN for null."""
     if value is None:
         return math.nan
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isinf(value):
-        raise BadInput(f"the score of {name} is {value!r}: give a number, or null for none")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or abs(value) > sys.float_info.max:
+        raise BadInput(f"the score of {name} is {str(value)[:80]!r}: give a number, or null for none")
     return float(value)
 
 

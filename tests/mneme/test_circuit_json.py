@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import inf
 from typing import Any
 
 import pytest
@@ -136,6 +137,8 @@ def test_scores_that_are_missing_are_refused() -> None:
         ({"edges": [{"source": "m1", "destination": "m0"}]}, "m1->m0 is no edge"),
         ({"edges": [{"source": "m1", "destination": "logits"}] * 2}, "m1->logits is named twice"),
         ({"edges": [{"source": "m1", "destination": "logits", "score": "1"}]}, "score of m1->logits is '1'"),
+        ({"edges": [{"source": "m1", "destination": "logits", "score": 10**400}]}, "score of m1->logits is '1000"),
+        ({"edges": [{"source": "m1", "destination": "logits", "score": -inf}]}, "score of m1->logits is '-inf'"),
         ({"edges": [7]}, "an edge must be a JSON object, not int"),
         ({"n_requested": -1}, "n_requested is -1: give a whole number"),
         ({"about": 3}, "about must be a JSON object, not int"),
