@@ -12,6 +12,7 @@ Row = dict[str, Any]
 
 _IN_STUDY = "trial_id in (select trial_id from mart.study_trials where study = {study})"
 _ORDER = "probe, variant, model, model_seed, is_control, promptset, promptset_seed"
+FROM_ELSEWHERE = ("behaviors", "training")  # what other studies may change: baselines, and trainings of the models
 _QUESTIONS = {
     "claims": """
 select claim, description, expected, margin, level, found, control, difference, ci_low, ci_high, n, unit,
@@ -54,7 +55,8 @@ where variant = 'training' and unit not like '%/s'
 order by measure != 'loss', measure, model, model_seed, step""",
     "trials": """
 select model, model_seed, step, promptset, promptset_seed, probe, variant, status, error, seconds, forwards,
-    device, dtype, code, versions, mlflow_run_id, delivered_at, delivery_id, trial_id, level, low, high, is_control
+    device, dtype, code, versions, mlflow_run_id, delivered_at, delivery_id, trial_id, level, low, high, is_control,
+    baseline
 from mart.trials
 where {in_study}
 order by status = 'delivered', {order}, step""",
@@ -65,7 +67,8 @@ from mart.head_ranking
 where rank <= 10 and {in_study}
 order by {order}, rank""",
     "scores": """
-select probe, variant, model, model_seed, promptset, promptset_seed, is_control, layer, head, score, unit, trial_id
+select probe, variant, model, model_seed, promptset, promptset_seed, is_control,
+    layer, head, score, n_items, unit, trial_id
 from mart.head_ranking
 where {in_study}
 order by {order}, layer, head""",
@@ -75,6 +78,35 @@ select probe, variant, model, model_seed, promptset, promptset_seed, is_control,
 from mart.head_effects
 where {in_study}
 order by {order}, intervention, position_label, layer, head""",
+    "curves": """
+select probe, variant, model, model_seed, promptset, promptset_seed, is_control,
+    measure, x_name, x, value, ci_low, ci_high, n_items, unit, trial_id
+from mart.curves
+where {in_study}
+order by {order}, measure, x_name, x""",
+    "grids": """
+with
+conditions as (
+    select trial_id, item, condition, value
+    from mart.item_conditions
+    where {in_study}
+    qualify count(distinct value) over (partition by trial_id, condition) between 3 and 64
+),
+pairs as (
+    select a.trial_id, a.item, a.condition as x_name, a.value as x, b.condition as y_name, b.value as y
+    from conditions as a
+    inner join conditions as b on a.trial_id = b.trial_id and a.item = b.item and a.condition > b.condition
+),
+best as (select trial_id, layer, head from mart.head_ranking where rank = 1)
+select s.probe, s.variant, s.model, s.model_seed, s.promptset, s.promptset_seed, t.is_control,
+    p.x_name, p.x, p.y_name, p.y, avg(s.value) as value, count(s.value) as n_items, s.unit, t.low, t.high, s.trial_id
+from mart.item_scores as s
+inner join mart.trials as t on s.trial_id = t.trial_id
+inner join pairs as p on s.trial_id = p.trial_id and s.item = p.item
+left join best as b on s.trial_id = b.trial_id and s.layer = b.layer and s.head = b.head
+where s.value is not null and (s.layer is null or b.head is not null)
+group by all
+order by all""",
     "controls": """
 select probe, variant, model, model_seed, promptset, promptset_seed, is_control, k, value, ci_low, ci_high,
     control_mean, control_low, control_high, n_draws, n_distinct, p_value, n_items, unit, trial_id
@@ -105,15 +137,20 @@ class Answer:
 
 
 def ask_all(
-    connection: duckdb.DuckDBPyConnection, study: str, trial_ids: Collection[str] | None = None
+    connection: duckdb.DuckDBPyConnection,
+    study: str,
+    trial_ids: Collection[str] | None = None,
+    names: Collection[str] = tuple(_QUESTIONS),
 ) -> dict[str, Answer]:
-    """Every question about one study, or about some of its trials, answered."""
+    """The named questions about one study, or about some of its trials, answered."""
     named = _quoted(study)
     in_study = _IN_STUDY.format(study=named)
     if trial_ids is not None:
         in_study += f"\n    and trial_id in ({', '.join(map(_quoted, sorted(trial_ids))) or 'null'})"
     questions = {
-        name: sql.strip().format(in_study=in_study, study=named, order=_ORDER) for name, sql in _QUESTIONS.items()
+        name: sql.strip().format(in_study=in_study, study=named, order=_ORDER)
+        for name, sql in _QUESTIONS.items()
+        if name in names
     }
     return {name: _ask(connection, sql) for name, sql in questions.items()}
 

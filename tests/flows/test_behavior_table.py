@@ -88,6 +88,18 @@ def test_a_model_that_copies_the_right_word_has_learnt_it_and_its_baselines_stan
     assert line.split() == ["lists", "1", "learnt", "0.5", "0.5", str(ITEMS)]
 
 
+def test_baselines_that_another_study_asks_later_come_onto_the_page_of_this_one(compared: Home, configs: Path) -> None:
+    alone = STUDY.replace("worded, blank, pairs", "worded").splitlines()[:5]
+    (configs / "studies" / "alone.yaml").write_text("\n".join(alone) + "\n")
+    before = Path(study("alone")["report"]).read_text()
+    study("compared")
+    again = study("alone")
+    assert again["forwards"] == 0
+    after = Path(again["report"]).read_text()
+    assert "best baseline –: unknown" in before
+    assert "best baseline 0.500: learnt" in after
+
+
 def _files_of_the_comparison(home: Home) -> set[str]:
     client = MlflowClient(f"sqlite:///{home.mlflow_database}")
     experiments = [each.experiment_id for each in client.search_experiments()]

@@ -31,7 +31,8 @@ recorded as (
         t.low,
         t.high,
         t.studies,
-        t.step
+        t.step,
+        t.baseline
     from trials as t
     left join recordings as r
         on
