@@ -96,14 +96,14 @@ def test_no_right_answer_is_wrong_too_or_stands_in_the_corrupt_prompt(name: str)
 @pytest.mark.parametrize("name", TASKS)
 def test_no_answer_is_right_in_more_than_sixty_percent(name: str) -> None:
     for seed in (0, 1):
-        correct = built(name, seed).correct_ids
+        correct = built(name, seed, n_items=60).correct_ids
         assert correct is not None
-        assert max(Counter(map(tuple, correct.tolist())).values()) <= 0.6 * 200
+        assert max(Counter(map(tuple, correct.tolist())).values()) <= 0.6 * 60
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_no_prompt_of_one_held_out_split_is_clean_or_corrupt_in_the_other(name: str) -> None:
-    discovery, evaluation = (built(name, split=each) for each in ("discovery", "evaluation"))
+    discovery, evaluation = (built(name, split=each, n_items=50) for each in ("discovery", "evaluation"))
     said = []
     for prompts in (discovery, evaluation):
         assert prompts.corrupt is not None
