@@ -105,7 +105,8 @@ def refuse_absent_runner(kind: Kind) -> None:
 
 
 def _begin_process() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal, and the first process decides
+    for each in (signal.SIGINT, signal.SIGTERM):  # what ends a whole group reaches the first process, which decides
+        signal.signal(each, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

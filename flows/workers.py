@@ -99,7 +99,7 @@ def _by_model(trials: Sequence[TrialSpec]) -> list[Group]:
 def _n_threads(n_workers: int) -> int:
     """The threads that each worker computes with: a share of what this process would take."""
     named = os.environ.get("OMP_NUM_THREADS", "")
-    n_all = int(named) if named.isdecimal() else len(os.sched_getaffinity(0))
+    n_all = int(named) if named.isdecimal() else os.cpu_count() or 1
     return max(1, n_all // n_workers)
 
 

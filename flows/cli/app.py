@@ -38,13 +38,15 @@ app.command("backup")(backups.backup)
 app.command("restore")(backups.restore)
 
 _INTERRUPTED = 130
+_TERMINATED = 143
 _UNREACHED = ("Failed to reach API at", "ephemeral Prefect API server")  # how Prefect says it
 
 
 def main() -> None:
     """Entry point: an error that a user is meant to read is one sentence on stderr and exit code 1.
 
-    A study whose numbers moved leaves with 3, broken promises of the warehouse with 4, Ctrl-C with 130.
+    A study whose numbers moved leaves with 3, broken promises of the warehouse with 4, Ctrl-C with 130, SIGTERM with
+    143.
     """
     try:
         app()
@@ -56,20 +58,36 @@ def main() -> None:
         _say(str(trouble), trouble.exit_code)
     except MnemeError as error:
         _say(str(error), 1)
-    except Exception as error:
-        if is_full(error):
-            _say(full_sentence(find_home().root), 1)
-        if any(text in str(error) for text in _UNREACHED):
-            _say(f"Prefect's server does not answer ({error}): start it, or unset PREFECT_API_URL", 1)
-        if not isinstance(error, OSError):
-            _say(f"this is an error in Mneme itself, please report it\n{traceback.format_exc()}", 1)
-        _say(_system_sentence(error), 1)
+    except BaseException as error:
+        _explain(error)
+
+
+def _explain(error: BaseException) -> NoReturn:
+    if _is_terminated(error):
+        _say("ended by SIGTERM; what was computed is kept, run the same command again to go on", _TERMINATED)
+    if not isinstance(error, Exception):
+        raise error
+    if is_full(error):
+        _say(full_sentence(find_home().root), 1)
+    if any(text in str(error) for text in _UNREACHED):
+        _say(f"Prefect's server does not answer ({error}): start it, or unset PREFECT_API_URL", 1)
+    if not isinstance(error, OSError):
+        _say(f"this is an error in Mneme itself, please report it\n{traceback.format_exc()}", 1)
+    _say(_system_sentence(error), 1)
 
 
 def _say(sentence: str, code: int) -> NoReturn:
     text = visible(redacted(f"mneme: {sentence}"))
     print(text.encode(errors="backslashreplace").decode(), file=sys.stderr)  # noqa: T201  the command's own voice
     sys.exit(code)
+
+
+def _is_terminated(error: BaseException) -> bool:
+    """Whether SIGTERM is behind an error: what ends a whole group ends Prefect's server too, which is then missed."""
+    behind: BaseException | None = error
+    while behind is not None and type(behind).__name__ != "TerminationSignal":  # Prefect's, without importing it
+        behind = behind.__cause__ or behind.__context__
+    return behind is not None
 
 
 def _system_sentence(error: OSError) -> str:

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import multiprocessing
-import os
-import resource
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flows.study import study
-from flows.troubles import TrialsFailed
 from mneme.errors import BadInput
-from storage.disk import DiskFull
 from storage.home import Home
 from storage.rows import rows
 from tasks.narrator import listening
@@ -52,15 +46,6 @@ def two_models(home: Home, configs: Path, tmp_path: Path) -> Home:
     return home
 
 
-class Killer(Heard):
-    """Kills one worker when the first stage begins."""
-
-    def begin(self, label: str) -> None:
-        super().begin(label)
-        if len(self.said) == 1:
-            os.kill(int(multiprocessing.active_children()[0].pid or 0), signal.SIGKILL)
-
-
 def run(**settings: Any) -> dict[str, Any]:
     outcome: dict[str, Any] = study("planted", settings=settings)
     return outcome
@@ -85,27 +70,6 @@ def test_two_workers_deliver_the_rows_of_one_process(
     assert shared["forwards"] > 0
     assert rows(two_models, SCORES) == rows(Home(tmp_path / "alone"), SCORES)
     assert rows(two_models, TRIALS) == rows(Home(tmp_path / "alone"), TRIALS)
-
-
-def test_a_killed_worker_fails_its_model_and_the_next_run_completes(two_models: Home) -> None:
-    with listening(Killer()), pytest.raises(TrialsFailed, match=r"^3 of 6 trials of planted failed") as failed:
-        run(workers=2)
-    assert "ended before its work was done (BrokenProcessPool), killed or out of memory" in str(failed.value)
-    assert failed.value.outcome["trials"] == {"delivered": 3, "failed": 3}
-    assert multiprocessing.active_children() == []
-    assert run()["trials"] == {"delivered": 6}
-    assert rows(two_models, "select count(*) as n from mart.trials where status = 'delivered'") == [{"n": 6}]
-
-
-def test_a_full_disk_in_a_worker_ends_the_study(two_models: Home) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100 * 1024, hard))  # workers inherit it; a trace is larger
-    try:
-        with pytest.raises(DiskFull, match=r"^the disk under .* is full: free some space and run again"):
-            run(workers=2)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert multiprocessing.active_children() == []
 
 
 def test_a_study_for_ray_is_refused_where_ray_is_missing(two_models: Home) -> None:
