@@ -67,6 +67,7 @@ def memory_model(shape: MemoryShape, vocab_size: int, context: int, first_id: in
             num_heads=2 * shape.width // HEAD_WIDTH,
             n_groups=1,
             chunk_size=CHUNK,
+            pad_token_id=None,  # the class's own default is 0, which is a token of the task
             max_position_embeddings=context,  # not a limit of the network: the longest row it was trained on
         )
     )

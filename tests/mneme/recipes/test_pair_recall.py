@@ -9,8 +9,11 @@ import torch
 
 from mneme.errors import BadInput
 from mneme.model import load_model
+from mneme.promptsets.multi_query_recall import multi_query_recall
 from mneme.recipe import Workshop
 from mneme.recipes.pair_recall import pair_recall
+from mneme.toys.recall import RecallTask
+from mneme.vocabulary import read_vocabulary
 
 SMALL = {
     "attention": {"shape": "attention", "n_layers": 1, "width": 32},
@@ -48,6 +51,17 @@ def test_it_measures_recall_by_length_beside_chance_and_the_size_of_its_memory(s
     assert found["recall_4"]["ci_low"] <= found["recall_4"]["value"] <= found["recall_4"]["ci_high"]
     assert load_model(tmp_path).attention == (shape == "attention")
     assert load_model(tmp_path / "checkpoints" / "step-0").hf.config.vocab_size == 12
+
+
+@pytest.mark.parametrize("shape", SMALL)
+def test_the_promptset_of_the_task_has_the_ids_that_the_model_was_trained_on(shape, tmp_path):
+    trained(tmp_path, **SMALL[shape])
+    vocabulary = read_vocabulary(tmp_path, "native")
+    prompts = multi_query_recall(vocabulary, seed=0, n_items=3, n_pairs=[2, 4], n_keys=6)
+    task = RecallTask(6, 4)
+    assert (prompts.clean.ids[:, 0] == task.first_id).all()
+    assert set(prompts.correct_ids.flatten().tolist()) <= set(range(task.first_value, task.first_id))
+    assert (prompts.clean.ids[torch.arange(6), prompts.clean.labels["key"]] <= task.n_keys).all()
 
 
 def test_the_first_loss_is_that_of_a_guess_among_the_values(tmp_path):
