@@ -21,7 +21,7 @@ from storage.report.claim_picture import claims_svg
 from storage.report.curves import Line, Panel, curves_svg, legend_key, panels, training_panels
 from storage.report.drawings import number, shared_definitions
 from storage.report.parts import Part, read_parts
-from storage.report.pictures import method, named
+from storage.report.pictures import grouped, method, named
 from storage.report.questions import Answer, Row, ask_all
 from storage.report.sections import sections_of
 
@@ -68,6 +68,7 @@ def _render(study: str, answers: dict[str, Answer], parts: list[Part]) -> str:
         curves=_curves(panels(answers["dynamics"].rows, answers["phase_changes"].rows)),
         training=_curves(training_panels(answers["training"].rows)),
         phase_changes=answers["phase_changes"].rows,
+        roles=_roles(answers["roles"].rows),
         provenance=_provenance(trials),
         definitions=_drawn(shared_definitions()),
     )
@@ -90,6 +91,16 @@ def _behaviors(rows: list[Row]) -> dict[str, Any]:
         for behavior in found.behaviors
     ]
     return {"models": found.models, "lines": lines, "axis": _drawn(axis_svg())}
+
+
+def _roles(rows: list[Row]) -> dict[str, Any]:
+    """How many heads have each role: a line per role and promptset, a cell per model with a number for each seed."""
+    models = sorted({row["model"] for row in rows})
+    lines = []
+    for group in grouped(rows, "role", "probe", "promptset", "promptset_seed"):
+        cells = [", ".join(str(row["n_heads"]) for row in group if row["model"] == model) for model in models]
+        lines.append({"first": group[0], "cells": cells})
+    return {"models": models, "lines": lines}
 
 
 def _curves(drawn: list[Panel]) -> list[dict[str, Any]]:

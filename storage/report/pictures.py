@@ -10,7 +10,7 @@ from typing import Any
 from storage.report.charts import Look
 from storage.report.questions import Row
 
-MOST_PICTURES = 56  # of a page, beside those of training and behaviors
+MOST_PICTURES = 48  # of a page, beside those of training and behaviors
 MOST_PANELS = 12  # of a picture
 N_COLOURS = 8
 _LINES = ("masking", "curves")

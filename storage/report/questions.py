@@ -12,7 +12,7 @@ Row = dict[str, Any]
 
 _IN_STUDY = "trial_id in (select trial_id from mart.study_trials where study = {study})"
 _ORDER = "probe, variant, model, model_seed, is_control, promptset, promptset_seed"
-FROM_ELSEWHERE = ("behaviors", "training")  # what other studies may change: baselines, and trainings of the models
+FROM_ELSEWHERE = ("behaviors", "roles", "training")  # what other studies may change
 _QUESTIONS = {
     "claims": """
 select claim, description, expected, margin, level, found, control, difference, ci_low, ci_high, n, unit,
@@ -53,6 +53,11 @@ where variant = 'training' and unit not like '%/s'
         where p.study = {study} and p.variant = 'training' and p.measure = d.measure
             and p.model = d.model and p.model_seed is not distinct from d.model_seed)
 order by measure != 'loss', measure, model, model_seed, step""",
+    "roles": """
+select role, probe, variant, promptset, promptset_seed, model, model_seed, n_heads, n_measured, threshold, trial_id
+from mart.role_counts
+where {in_study}
+order by role, probe, promptset, promptset_seed, model, model_seed""",
     "trials": """
 select model, model_seed, step, promptset, promptset_seed, probe, variant, status, error, seconds, forwards,
     device, dtype, code, versions, mlflow_run_id, delivered_at, delivery_id, trial_id, level, low, high, is_control,

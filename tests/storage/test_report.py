@@ -87,6 +87,7 @@ def test_every_section_of_a_full_study_is_there(page: str) -> None:
         "training",
         "dynamics",
         "phase-changes",
+        "roles",
         "curves",
         "profiles",
         "ranking",
@@ -101,6 +102,16 @@ def test_every_section_of_a_full_study_is_there(page: str) -> None:
     assert "url(#missing)" in page
 
 
+def test_heads_of_a_role_are_counted_by_model(page: str) -> None:
+    roles = page.split('<h2 id="roles">')[1].split("</table>", maxsplit=1)[0]
+    lines = [re.findall(r"<td.*?>(.*?)</td>", line) for line in roles.split("<tr>")[2:]]
+    assert [line[:4] for line in lines] == [
+        ["<b>induction</b>", "induction", "0.4", "repeated_tokens[0]"],
+        ["<b>previous token</b>", "previous_token", "0.4", "repeated_tokens[0]"],
+    ]
+    assert all(0 <= int(cell) <= size for line in lines for cell, size in zip(line[4:], (48, 8), strict=True))
+
+
 def test_errors_are_shown_and_escaped(page: str) -> None:
     assert "the vocabulary of &#39;tiny_gpt2&#39; has 64 &lt;tokens&gt; &amp; no more" in page
     assert "<tokens>" not in page
@@ -108,12 +119,12 @@ def test_errors_are_shown_and_escaped(page: str) -> None:
 
 def test_the_sql_that_is_shown_gives_the_table_that_is_shown(home: Home, page: str) -> None:
     shown = re.findall(r"<pre><code>(.*?)</code></pre>", page, flags=re.S)
-    assert len(shown) == 13
+    assert len(shown) == 14
     claims = query(home, unescape(shown[0]), "csv").splitlines()
     assert [line.split(",")[0] for line in claims[1:]] == re.findall(r"<td class=\"claim\"><b>(.*?)</b>", page)
     behaviors = query(home, unescape(shown[1]), "csv").splitlines()
     assert len(behaviors) - 1 == page.count("<g><title>") == 2
-    ranking = query(home, unescape(shown[6]), "csv").splitlines()
+    ranking = query(home, unescape(shown[7]), "csv").splitlines()
     assert len(ranking) - 1 == page.count('<td class="w head">')
     assert ranking[1].startswith("induction,primary,small_llama,0,repeated_tokens,0,false,1,5,1,0.9,")
 
