@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from math import isnan
 
@@ -122,11 +123,16 @@ def test_every_edge_of_the_planted_path_is_needed_and_no_random_one() -> None:
     assert [tuple(each) for each in found.edges.tolist()] == [tuple(each) for each in path().edges.nonzero().tolist()]
     assert found.cost.estimate.tolist() == pytest.approx([1.0] * 3, abs=1e-6)
     assert float(found.cost.low.min()) > 0.999
-    n_random = len(found.reference)
-    assert 0 < n_random <= 30
+    assert len(found.reference) == 12 - 3  # edges between input, the two heads and logits, without the path
     assert float(found.reference.abs().max()) < 1e-6
-    assert found.p_values.tolist() == pytest.approx([1 / (n_random + 1)] * 3)
-    assert found.share == (1.0 if n_random >= 19 else 0.0)
+    assert found.p_values.tolist() == pytest.approx([1 / 10] * 3)
+    assert found.share == 0.0  # nine random edges are too few for p <= 0.05
+
+
+def test_the_share_counts_edges_that_can_be_tested() -> None:
+    found = minimality(copier(), *COPIES, COPIED, path(), seed=0, n_tested=1, n_random=1)
+    tested = torch.tensor([0.01, 0.05, 0.06, torch.nan])
+    assert replace(found, p_values=tested).share == pytest.approx(2 / 3)
 
 
 def test_costs_are_what_faithfulness_says_with_and_without() -> None:

@@ -69,6 +69,12 @@ def test_clusters_are_drawn_whole() -> None:
     assert (alone.n_clusters, together.n_clusters) == (20, 2)
 
 
+def test_a_cluster_weighs_as_much_as_its_prompts() -> None:
+    items = items_of(*[(1.0, 0.0)] * 9, (0.0, 5.0))  # m0 wins wherever the nine are drawn at all
+    scores = StoredScores(GRAPH, items, 2, clusters=[0] * 9 + [1])
+    assert circuit_stability(scores, seed=0, n_resamples=500).jaccard == pytest.approx(0.75, abs=0.06)
+
+
 @pytest.mark.parametrize("method", ["top-n", "greedy"])
 @pytest.mark.parametrize("is_signed", [False, True])
 def test_a_weighted_draw_is_the_circuit_of_the_mean_of_what_was_drawn(method: str, is_signed: bool) -> None:
