@@ -8,6 +8,7 @@ from typing import Any
 from prefect import flow
 
 from flows.answers import Answer, Answered, Asking
+from flows.circuits import compare_circuits
 from flows.comparisons import Compared, compare
 from flows.environment import prepare_environment
 from flows.runners import refuse_absent_runner
@@ -49,9 +50,10 @@ def _run(home: Home, asked: Study, asking: Asking, watch: Watch) -> dict[str, An
     answered_at = utc_now()
     publish(home)
     answers = _all(answered)
+    overlaps = compare_circuits(home, asked, asking, answers)
     compared = compare(home, asked, [each.trial for each in answers])
     deliveries = {each.trial.trial_id: each.delivery_id for each in answers}
-    page = report(home, asked.name, deliveries, compared.ids)
+    page = report(home, asked.name, deliveries, [*compared.ids, *(str(each["comparison_id"]) for each in overlaps)])
     record_comparisons(home, asked.name, deliveries, compared.phase_changes, compared.claims)
     if _record(home, asked.name, answered, str(page)):
         publish(home)

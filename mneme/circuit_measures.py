@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from mneme.circuit_curves import circuit_curve
 from mneme.circuit_findings import CircuitFindings, share_kept
 from mneme.circuit_overlap import Level
+from mneme.circuit_shares import has_gap, shares_of
 from mneme.circuit_stability import StoredScores, circuit_stability, split_half_ceiling
 from mneme.edge_checks import EdgeCheck
-from mneme.stats import bootstrap_mean, bootstrap_ratio
 
 Array = NDArray[np.float64]
 Clusters = tuple[Array | None, Array | None]
@@ -43,15 +43,13 @@ def _row(measure: str, value: float, unit: str, **more: Any) -> Row:
 def _areas(found: CircuitFindings, ablation: str, clusters: Array | None, seed: int) -> list[Row]:
     """CPR with its interval, and CMD; NaN where the ablation changes nothing that can be told from 0."""
     run = found.runs[ablation].double()
-    gap = (run[:, 0] - run[:, 1]).numpy()
     sizes = found.n_requested.double() / found.graph.n_edges
     n_items = len(run)
-    alone = bootstrap_mean(gap, seed=seed, clusters=clusters)
-    if len(sizes) < 2 or not (alone.low > 0 or alone.high < 0):
+    if len(sizes) < 2 or not has_gap(run, clusters, seed):
         return [_row(each, _NAN, "area", ablation=ablation, n_items=n_items) for each in ("cpr", "cmd")]
     curve = circuit_curve(sizes, share_kept(run[:, 2:], run))
-    kept = torch.trapezoid(run[:, 2:] - run[:, 1:2], sizes, dim=1).numpy()
-    interval = bootstrap_ratio(kept, gap, seed=seed, clusters=clusters)
+    kept = torch.trapezoid(run[:, 2:] - run[:, 1:2], sizes, dim=1)
+    interval = shares_of(run, kept, clusters, seed)
     ends = {"ci_low": float(interval.low), "ci_high": float(interval.high)}
     cpr = _row("cpr", curve.cpr, "area", ablation=ablation, n_items=n_items, **ends)
     return [cpr, _row("cmd", curve.cmd, "area", ablation=ablation, n_items=n_items)]

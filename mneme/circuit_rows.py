@@ -15,10 +15,11 @@ from torch import Tensor
 
 from mneme.circuit_findings import CircuitFindings, share_kept
 from mneme.circuit_measures import measure_rows
+from mneme.circuit_shares import has_gap, shares_of
 from mneme.intervals import n_clusters_of
 from mneme.probe import Probe
 from mneme.promptset import Promptset
-from mneme.stats import Interval, bootstrap_mean, bootstrap_ratio, permutation_p
+from mneme.stats import Interval, permutation_p
 
 Array = NDArray[np.float64]
 Rows = list[dict[str, Any]]
@@ -80,26 +81,10 @@ class Under:
     clusters: Array | None
     seed: int
 
-    @property
-    def gap(self) -> Array:
-        """m(whole) - m(empty) of each prompt: [item]."""
-        return np.asarray((self.run[:, 0] - self.run[:, 1]).double().numpy())
-
-    @property
-    def has_gap(self) -> bool:
-        """Whether the interval of the mean gap leaves out 0, so that shares of it mean something."""
-        interval = bootstrap_mean(self.gap, seed=self.seed, clusters=self.clusters)
-        return bool(interval.low > 0) or bool(interval.high < 0)
-
     def shares(self, kept: Tensor) -> Interval:
         """Faithfulness of readouts [item ...]; NaN where there is no gap."""
-        upper = (kept - self.run[:, 1].reshape(-1, *[1] * (kept.ndim - 1))).double().numpy()
-        gap = np.broadcast_to(self.gap.reshape(-1, *[1] * (upper.ndim - 1)), upper.shape)
-        found = bootstrap_ratio(upper, gap, seed=self.seed, clusters=self.clusters)
-        if self.has_gap:
-            return found
-        nothing = np.full(found.estimate.shape, np.nan)
-        return Interval(nothing, nothing, nothing, found.n_items, found.n_clusters)
+        empty = self.run[:, 1].reshape(-1, *[1] * (kept.ndim - 1))
+        return shares_of(self.run, kept - empty, self.clusters, self.seed)
 
     def rows(self) -> Rows:
         """One row a circuit: its size and how faithful it is."""
@@ -133,7 +118,7 @@ class Under:
         if place == found.selected:
             named |= {"incompleteness": _mean(found.knocked_out.numpy()), "minimality": _share_that_matters(found)}
         drawn = found.random_n_edges[place] > 0
-        if not self.has_gap or not bool(drawn.any()):
+        if not has_gap(self.run, self.clusters, self.seed) or not bool(drawn.any()):
             return _NO_CONTROLS | named
         null = share_kept(found.random[:, place, drawn], self.run).numpy()
         low, high = np.quantile(null, NULL_RANGE)

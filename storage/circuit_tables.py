@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import pandera.polars as pa
-
-from storage.columns import cluster_count, count, flag, number, optional_text, ordered, seed, table, text
+from storage.columns import Schema, cluster_count, count, flag, number, optional_text, ordered, seed, table, text
 
 ABLATIONS = ["corrupt", "mean", "zero"]
 _INTERVAL = ordered("ci_low", "ci_high")
 
-CIRCUIT_TABLES: dict[str, pa.DataFrameSchema] = {
+CIRCUIT_TABLES: dict[str, Schema] = {
     "circuits": table(
         ["delivery_id", "method", "rule", "search", "ablation", "level", "n_edges_requested"],
         _INTERVAL,

@@ -29,6 +29,7 @@ _PURPOSE = {
     "deliver": "references to the lake (no files here)",
     "phase change": "phase changes of curves (no files here)",
     "claim": "verdicts of claims (no files here)",
+    "overlap": "what circuits share (no files here)",
     "record": "references to MLflow runs (no files here)",
     "report": "references to report pages (no files here)",
     "training": "references to the lake (no files here)",

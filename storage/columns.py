@@ -7,6 +7,7 @@ import json
 import pandera.polars as pa
 import polars as pl
 
+Schema = pa.DataFrameSchema
 UTC_TIME = pl.Datetime("us", "UTC")
 
 

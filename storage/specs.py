@@ -162,7 +162,8 @@ class StudySpec(Spec):
     """configs/studies/<name>.yaml: a grid of trials, or the grids of the studies that `includes` names, or both.
 
     With `steps`, each model is probed after each of these training steps instead of at the end of its training. What is
-    included brings its trials, its phase changes and its claims. `workers` is how many models are worked on at once, by
+    included brings its trials, its phase changes, its overlaps and its claims. `overlaps` names those of its probes
+    whose circuits are compared with each other, model by model. `workers` is how many models are worked on at once, by
     processes of this machine or by Ray (`runner`); it is part of no identity.
     """
 
@@ -181,14 +182,15 @@ class StudySpec(Spec):
     runner: Literal["process", "ray"] = "process"
     overrides: dict[str, Any] = {}
     phase_changes: PhaseChangesSpec | None = None
+    overlaps: tuple[ProbeChoice, ...] = ()
     claims: dict[Name, ClaimSpec] = {}
 
-    @field_validator("models", "probes", mode="before")
+    @field_validator("models", "probes", "overlaps", mode="before")
     @classmethod
     def _names_are_choices(cls, members: Any, field: ValidationInfo) -> Any:
         if not isinstance(members, list | tuple):
             return members
-        kind = str(field.field_name).removesuffix("s")
+        kind = "model" if field.field_name == "models" else "probe"
         return [{kind: each} if isinstance(each, str) else each for each in members]
 
     @field_validator("includes", "models", "model_seeds", "steps", "promptsets", "promptset_seeds", "probes")

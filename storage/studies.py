@@ -13,7 +13,7 @@ from storage.config_files import config_path, parse, read_spec, read_yaml, set_k
 from storage.config_text import plain_yaml, refuse_odd_values
 from storage.model_steps import refuse_absent_steps
 from storage.rankings import ranking_choice, ranking_promptset
-from storage.signatures import check_parameters
+from storage.signatures import check_parameters, declared_facts
 from storage.specs import (
     PRIMARY,
     ModelSpec,
@@ -63,6 +63,7 @@ def load_study(name: str, settings: Sequence[str] | Mapping[str, Any] = ()) -> S
     spec = changed.model_copy(update={"overrides": {**kept, **member_changes}})
     _refuse_absent_device(spec.device)
     _refuse_bad_claims(name, spec)
+    _refuse_bad_overlaps(name, spec)
     return _with_included(Study(name, spec, tuple(_trials(spec)), changes))
 
 
@@ -70,6 +71,7 @@ def _with_included(study: Study) -> Study:
     """The study with the trials, phase changes and claims of those that it includes; each trial once, by pairing."""
     trials = {each.trial_id: each for each in study.trials}
     claims = dict(study.spec.claims)
+    overlaps = list(study.spec.overlaps)
     measures = list(study.spec.phase_changes.measures) if study.spec.phase_changes else []
     for name in study.spec.includes:
         included = _included(study.name, name)
@@ -77,9 +79,10 @@ def _with_included(study: Study) -> Study:
         if doubled := claims.keys() & included.spec.claims.keys():
             raise BadInput(f"study {study.name} gets the claim '{min(doubled)}' twice: rename it in study {name}")
         claims |= included.spec.claims
+        overlaps += [each for each in included.spec.overlaps if each not in overlaps]
         measures += included.spec.phase_changes.measures if included.spec.phase_changes else []
     changes = PhaseChangesSpec(measures=tuple(dict.fromkeys(measures))) if measures else None
-    spec = study.spec.model_copy(update={"claims": claims, "phase_changes": changes})
+    spec = study.spec.model_copy(update={"claims": claims, "phase_changes": changes, "overlaps": tuple(overlaps)})
     return Study(study.name, spec, _by_pairing(list(trials.values())), study.settings)
 
 
@@ -109,6 +112,15 @@ def _refuse_bad_claims(name: str, spec: StudySpec) -> None:
         from storage.claim_queries import refuse_bad_claims  # noqa: PLC0415  pandera and DuckDB, which claims alone need
 
         refuse_bad_claims(name, spec.claims)
+
+
+def _refuse_bad_overlaps(name: str, spec: StudySpec) -> None:
+    for each in spec.overlaps:
+        if each not in spec.probes:
+            raise BadInput(f"study {name}: `overlaps` names {each.probe}[{each.variant}], which is none of its probes")
+        level = declared_facts("probe", each.probe)["level"]
+        if level != "circuit":
+            raise BadInput(f"study {name}: `overlaps` compares circuits, but {each.probe} is of level {level}")
 
 
 def _is_member_key(key: str) -> bool:

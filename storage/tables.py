@@ -1,7 +1,7 @@
 """What a row of each raw table must be: names, types, ranges and keys, checked before anything is stored.
 
 NULL means not measured; NaN becomes NULL where NULL is allowed, and an infinite number is always refused. Only this
-module, `circuit_tables`, `columns` and `validating` import pandera.
+module, `columns` and `validating` import pandera.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from storage.home import Home
 from storage.identity import digest
 from storage.specs import TrialSpec
 from storage.study_runs import StudyRun
+from tasks.record_circuits import TABLES, circuit_document, circuit_drawing, circuit_metrics
 from tasks.stage import Value, stage
 
 
@@ -77,7 +78,7 @@ def record(
         metrics=curves.pop(None, {}),
         curves=_by_name(curves),
         figures=_figures(trials, deliveries, frames),
-        documents={"trials.json": deliveries},
+        documents={"trials.json": deliveries, **_documents(home, trials, deliveries, frames)},
         files=(Path(page),) if page else (),
         prompts=None if prompts is None else Path(prompts),
         promptset=first.promptset,
@@ -122,7 +123,7 @@ def _parameters(trial: TrialSpec) -> dict[str, str]:
 def _frames(home: Home, delivery_id: str) -> dict[str, Any]:
     import polars as pl
 
-    tables = ("head_scores", "head_effects", "behavior", "controls", "reliability")
+    tables = ("head_scores", "head_effects", "behavior", "controls", "reliability", *TABLES)
     paths = {table: home.lake / table / f"{delivery_id}.parquet" for table in tables}
     return {table: pl.read_parquet(path) for table, path in paths.items() if path.is_file()}
 
@@ -137,7 +138,8 @@ def _metrics(
     """Metrics by step of the training, None for the finished model."""
     metrics: dict[int | None, dict[str, float]] = defaultdict(dict)
     for trial, each in zip(trials, deliveries, strict=True):
-        found = _metrics_of(_name(trial), frames[each["delivery_id"]])
+        tables = frames[each["delivery_id"]]
+        found = _metrics_of(_name(trial), tables) | circuit_metrics(_name(trial), tables)
         metrics[trial.step] |= {name: float(value) for name, value in found.items() if value is not None}
     return metrics
 
@@ -175,6 +177,8 @@ def _figures(
 
     figures = {}
     for trial, each in zip(trials, deliveries, strict=True):
+        drawing = circuit_drawing(trial, frames[each["delivery_id"]]) if trial.step is None else None
+        figures |= {} if drawing is None else {f"circuits/{_name(trial)}.svg": drawing}
         for table, column in (("head_scores", "score"), ("head_effects", "effect")) if trial.step is None else ():
             frame = frames[each["delivery_id"]].get(table)
             if frame is not None:
@@ -182,6 +186,21 @@ def _figures(
                     _matrix(frame, column), title=trial.label, unit=column
                 )
     return figures
+
+
+def _documents(
+    home: Home,
+    trials: Sequence[TrialSpec],
+    deliveries: Sequence[dict[str, Any]],
+    frames: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """The selected circuit of each search, by path."""
+    found = {
+        f"circuits/{_name(trial)}.json": circuit_document(home, trial, each["delivery_id"])
+        for trial, each in zip(trials, deliveries, strict=True)
+        if trial.step is None and "circuits" in frames[each["delivery_id"]]
+    }
+    return {path: document for path, document in found.items() if document is not None}
 
 
 def _matrix(frame: Any, column: str) -> list[list[float]]:

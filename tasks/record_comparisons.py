@@ -9,6 +9,7 @@ from typing import Any
 from storage.home import Home
 from storage.identity import digest
 from storage.rows import rows
+from tasks.record_circuits import study_circuits, study_figures
 from tasks.stage import Value, stage
 
 Row = dict[str, Any]
@@ -26,13 +27,15 @@ def record_comparisons(
     from storage.mlflow_log import has_store
 
     behaviors = _compared_behaviors(home, sorted(deliveries))
-    if not phase_changes and not claims and not behaviors:
+    circuits = study_circuits(home, study, sorted(deliveries))
+    if not phase_changes and not claims and not behaviors and not any(circuits.values()):
         return
     ids = sorted(str(each["comparison_id"]) for each in (*phase_changes, *claims))
     about: dict[str, Any] = {"study": study, "comparisons": ids, "deliveries": dict(deliveries)}
+    about |= {"overlaps": [row["comparison_id"] for row in circuits["overlaps"]]} if circuits["overlaps"] else {}
     key = digest(about | ({"behaviors": behaviors} if behaviors else {}))
     inputs = {"study": study, "run_key": key, "trial_ids": sorted(deliveries)}
-    tables = {"phase_changes": list(phase_changes), "claims": list(claims), "behaviors": behaviors}
+    tables = {"phase_changes": list(phase_changes), "claims": list(claims), "behaviors": behaviors, **circuits}
     record.run(home, f"record-{key}", f"{study} / comparisons", {**inputs, **tables}, refresh=not has_store(home))
 
 
@@ -51,6 +54,8 @@ def record(  # noqa: PLR0913  what one run records
     phase_changes: list[Row],
     claims: list[Row],
     behaviors: list[Row],
+    circuits: list[Row],
+    overlaps: list[Row],
 ) -> Value:
     """Log one run of a study's comparisons: pictures of curves and behaviors, numbers as metrics, rows as JSON."""
     from storage.mlflow_log import Recording, record_run
@@ -62,9 +67,11 @@ def record(  # noqa: PLR0913  what one run records
         recorded_at_ms=int(datetime.now(UTC).timestamp() * 1000),
         tags={"mneme.study": study},
         metrics=_metrics(phase_changes, claims, behaviors),
-        figures=_figures(home, study, trial_ids, behaviors),
+        figures=_figures(home, study, trial_ids, behaviors)
+        | study_figures(study, {"circuits": circuits, "overlaps": overlaps}),
         documents={"phase_changes.json": phase_changes, "claims.json": claims}
-        | ({"behavior_table.json": behaviors} if behaviors else {}),
+        | ({"behavior_table.json": behaviors} if behaviors else {})
+        | ({"circuit_overlap.json": overlaps} if overlaps else {}),
     )
     return {"mlflow_run_id": record_run(home, recording)}
 

@@ -39,6 +39,12 @@ _CURVES = """
     where list_contains(?, trial_id) and trial_id in (select trial_id from mart.trials where level = 'curve')
     order by model, model_seed, promptset, promptset_seed, probe, variant, measure, x
 """
+_CIRCUITS = """
+    select *
+    from mart.circuits
+    where list_contains(?, trial_id) and is_selected
+    order by model, model_seed, promptset, promptset_seed, probe, variant, ablation
+"""
 _CLAIMS = "select * from mart.comparisons where study = ? order by claim"
 _LEARNT = """
     select *
@@ -64,6 +70,8 @@ def print_summary(home: Home, outcome: dict[str, Any], seconds: float) -> None:
     _print(out, "behavior, mean over prompts [95% interval]", behavior, _behavior)
     title = "curves, mean over prompts [95% interval] at the first and the last point"
     _print(out, title, rows(home, _CURVES, asked), _curves)
+    title = "smallest circuit that keeps enough, on prompts that did not find it [95% interval]"
+    _print(out, title, rows(home, _CIRCUITS, asked), _circuits)
     if learnt:
         out.print("\nlearnt behaviors: accuracy beside chance and the best baseline; one entry a seed", style="bold")
         out.print(_learnt(learnt))
@@ -112,6 +120,15 @@ def _curves(found: list[dict[str, Any]]) -> Table:
         first, last = points[0], points[-1]
         ends = [f"{_number(each['x'])}: {_value(each, 'value')}" for each in (first, last)]
         shown.add_row(probe, measure, first["x_name"], str(len(points)), *ends, str(first["n_items"]), first["unit"])
+    return shown
+
+
+def _circuits(found: list[dict[str, Any]]) -> Table:
+    shown = table("probe", "other edges", "edges", "of", "faithfulness", "random circuits", "without it", "n")
+    for each in found:
+        sizes = [str(each["n_edges"]), str(each["n_graph_edges"])]
+        shares = [_value(each, "faithfulness"), _number(each["control_mean"]), _number(each["completeness"])]
+        shown.add_row(_probe(each), each["ablation"], *sizes, *shares, str(each["n_items"]))
     return shown
 
 

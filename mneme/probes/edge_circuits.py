@@ -62,13 +62,14 @@ def edge_circuits(  # noqa: PLR0913  how circuits are found, and each of their t
               n_exact_top, n_exact_random: edges whose exact effects stand beside their scores. 0 leaves a test out.
 
     Raises: NotApplicable without pairs or answers, for fewer than two prompts or clusters, where the logit difference
-    does not rise by 0.5 at least from corrupt to clean prompts, and where the model's parts are not found; BadInput for bad parameters
-    and for pairs that are all the same.
+    does not rise by 0.5 at least from corrupt to clean prompts, and where the model's parts are not found; BadInput for
+    bad parameters and for pairs that are all the same.
     Source: METHODS 6b (graph), 6c (scores), 6d (extraction, faithfulness, completeness, minimality)
     """
     sizes = checked_fractions(WHO, fractions)
     number_between(f"{WHO}.least", least, 0.0, 1.0)
     kinds = _checked_ablations(ablations)
+    one_of(f"{WHO}.search", search, get_args(SearchMethod))
     counts = {"n_random": n_random, "n_knockouts": n_knockouts, "n_single": n_single, "n_exact_top": n_exact_top}
     for name, count in (counts | {"n_exact_random": n_exact_random}).items():
         whole_number(f"{WHO}.{name}", count, 0)

@@ -118,6 +118,25 @@ select probe, variant, model, model_seed, promptset, promptset_seed, is_control,
 from mart.controls
 where {in_study}
 order by {order}, k""",
+    "circuits": """
+select probe, variant, model, model_seed, promptset, promptset_seed, is_control, method, search, ablation,
+    n_edges_requested, n_edges, n_graph_edges, is_selected, faithfulness, ci_low, ci_high, completeness, incompleteness,
+    minimality, control_mean, control_low, control_high, n_draws, p_value, n_items, unit, trial_id
+from mart.circuits
+where {in_study}
+order by {order}, ablation, n_edges_requested""",
+    "circuit_edges": """
+select probe, variant, model, model_seed, promptset, promptset_seed, is_control, source, destination, score, unit,
+    trial_id
+from mart.circuit_edges
+where is_selected and {in_study}
+order by {order}, abs(score) desc""",
+    "overlaps": """
+select probe, variant, model, model_seed, promptset, promptset_seed, other_promptset, other_promptset_seed, selection,
+    n_a, n_b, n_shared, jaccard, p_value, ceiling, control, own_faithfulness, cross_faithfulness, unit, trial_id
+from mart.circuit_overlap
+where study = {study} and level = 'edge' and step is null and other_step is null and {in_study}
+order by probe, variant, model, model_seed, promptset, other_promptset, selection""",
     "behavior": """
 select probe, variant, model, model_seed, promptset, promptset_seed, is_control,
     readout, value, ci_low, ci_high, chance, n_items, unit, trial_id

@@ -8,6 +8,7 @@ from itertools import groupby
 
 from markupsafe import Markup
 
+from storage.report.circuit_pictures import circuit_pictures, faithfulness_pictures, overlap_pictures
 from storage.report.drawings import decimals_for, interval
 from storage.report.line_pictures import curve_pictures, masking_pictures, profile_pictures
 from storage.report.map_pictures import effect_pictures, grid_pictures, head_pictures
@@ -17,7 +18,8 @@ from storage.report.questions import Answer, Row
 
 MOST_RANKINGS = 48  # of a page
 _ROWS = ("ranking", "scores", "effects", "curves", "grids", "controls", "behavior", "reliability")
-_KINDS = ("masking", "curves", "grids", "profiles", "effects", "maps")
+_ROWS_OF_CIRCUITS = ("circuits", "circuit_edges", "overlaps")
+_KINDS = ("circuits", "overlaps", "graphs", "masking", "curves", "grids", "profiles", "effects", "maps")
 
 
 @dataclass
@@ -54,7 +56,10 @@ def sections_of(parts: Sequence[Part], answers: dict[str, Answer]) -> list[Secti
     place = part_of_trials(parts, trials)
     made = []
     for index, part in enumerate(parts):
-        rows = {name: [row for row in answers[name].rows if place[row["trial_id"]] == index] for name in _ROWS}
+        rows = {
+            name: [row for row in answers[name].rows if place[row["trial_id"]] == index]
+            for name in (*_ROWS, *_ROWS_OF_CIRCUITS)
+        }
         rows["claims"] = [row for row in answers["claims"].rows if part_of_claim(parts, row["claim"]) == index]
         made.append(Section(part, rows, [row for row in trials if place[row["trial_id"]] == index]))
     made = [each for each in made if each.trials or each.rows["claims"]]
@@ -80,6 +85,9 @@ def _pictures(rows: dict[str, list[Row]], looks: Looks, trials: dict[str, Row]) 
     bounds = {trial: (row["low"], row["high"]) for trial, row in trials.items()}
     levels = {trial: row["level"] for trial, row in trials.items()}
     return [
+        *faithfulness_pictures(rows["circuits"], looks),
+        *overlap_pictures(rows["overlaps"]),
+        *circuit_pictures(rows["circuit_edges"]),
         *masking_pictures(rows["controls"], looks),
         *curve_pictures(rows["curves"], looks, levels),
         *grid_pictures(rows["grids"]),

@@ -8,6 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from flows.study import study
+from mneme.errors import BadInput
 from storage.dossier import dossier
 from storage.home import Home
 from storage.rows import rows
@@ -94,3 +95,37 @@ def test_pairs_on_which_the_readout_does_not_change_are_not_applicable_and_the_s
     assert outcome["trials"] == {"delivered": 1, "not_applicable": 1}
     (refused,) = rows(worded, "select error from mart.trials where status = 'not_applicable'")
     assert "there is nothing to explain" in refused["error"]
+
+
+def test_circuits_of_two_promptsets_are_compared_and_exchanged(worded: Home, configs: Path) -> None:
+    (configs / "promptsets" / "again.yaml").write_text("generator: user_prompts\nfile: ../pairs.csv\n")
+    settings = {"promptsets": ["pairs", "again"], "probes": ["edge_circuits"], "overlaps": ["edge_circuits"]}
+    study("worded", settings=settings)
+    found = rows(worded, "select * from mart.circuit_overlap order by promptset, selection, level")
+    assert [(each["promptset"], each["other_promptset"]) for each in found] == [("again", "pairs")] * 4 + [
+        ("pairs", "again")
+    ] * 4
+    assert [(each["selection"], each["level"]) for each in found[:4]] == [
+        ("faithful", "edge"),
+        ("faithful", "node"),
+        ("matched", "edge"),
+        ("matched", "node"),
+    ]
+    edge, node, *_ = found
+    assert (edge["n_a"], edge["n_b"], edge["n_shared"], edge["n_universe"], edge["jaccard"]) == (2, 2, 2, 110, 1.0)
+    assert (node["n_a"], node["n_shared"], node["n_universe"]) == (1, 1, 10)
+    assert edge["p_value"] == pytest.approx(1 / (110 * 109 / 2))
+    assert edge["ceiling"] == edge["score_cosine"] == pytest.approx(1)
+    assert edge["control"] < 0.5
+    assert (edge["own_faithfulness"], edge["cross_faithfulness"]) == pytest.approx((1, 1))
+    assert (edge["dissociation"], edge["is_double_dissociation"]) == (pytest.approx(0), False)
+    assert node["cross_faithfulness"] is None
+    again: dict[str, Any] = study("worded", settings=settings)
+    assert (again["forwards"], again["computed_trials"]) == (0, 0)
+
+
+def test_overlaps_of_what_finds_no_circuits_are_refused_before_anything_runs(worded: Home) -> None:
+    with pytest.raises(BadInput, match="`overlaps` compares circuits, but logit_difference is of level behavior"):
+        study("worded", settings={"probes": ["logit_difference"], "overlaps": ["logit_difference"]})
+    with pytest.raises(BadInput, match=r"`overlaps` names edge_circuits\[greedy\], which is none of its probes"):
+        study("worded", settings={"overlaps": [{"probe": "edge_circuits", "variant": "greedy"}]})
