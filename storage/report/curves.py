@@ -76,7 +76,7 @@ class Panel:
 def read_panels(home: Home, study: str, trial_ids: Collection[str] | None = None) -> dict[str, list[Panel]]:
     """The panels of a study's page, from the published results: `curves` of trials, `training` of what it measured."""
     with reading(home) as connection:
-        answers = ask_all(connection, study, trial_ids)
+        answers = ask_all(connection, study, trial_ids, ("dynamics", "phase_changes", "training"))
     return {
         "curves": panels(answers["dynamics"].rows, answers["phase_changes"].rows),
         "training": training_panels(answers["training"].rows),
