@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from mneme.controls import Head
@@ -22,6 +23,20 @@ class Search:
     n_sampled: int
     n_greedy: int
     seed: int
+
+
+def remembering(run: Run) -> Run:
+    """The same, with every circuit run once, however often it is asked for."""
+    known: dict[tuple[frozenset[Node], bool], Tensor] = {}
+
+    def ask(circuits: Sequence[Kept]) -> Tensor:
+        keys = [(frozenset(each.nodes), each.is_all_but) for each in circuits]
+        new = {key: each for key, each in zip(keys, circuits, strict=True) if key not in known}
+        if new:
+            known.update(zip(new, run(list(new.values())).unbind(dim=1), strict=True))
+        return torch.stack([known[key] for key in keys], dim=1)
+
+    return ask
 
 
 def random_circuits(nodes: Sequence[Node], n_heads: int, n_draws: int, seed: int) -> list[Kept]:
@@ -74,14 +89,15 @@ def incompleteness(run: Run, nodes: Sequence[Node], removals: Sequence[Sequence[
 def best_contexts(run: Run, nodes: Sequence[Node], classes: Mapping[str, list[Head]], search: Search) -> list[Kept]:
     """For every node, the circuit without the K in which its removal moves the mean readout most: one for each node.
 
-    K is nothing, the node's whole class but itself, or a random set of the circuit without the node.
+    K is nothing, the node's whole class but itself, or one of a few random sets of the circuit, the same for all nodes,
+    without the node.
     Source: METHODS 5a (minimality: max over K of |F(C without K and v) - F(C without K)|)
     """
     circuit = Kept(tuple(nodes))
+    sampled = sampled_removals(nodes, search.n_sampled, search.seed)
     found = []
-    for place, node in enumerate(nodes):
+    for node in nodes:
         like = [each for each in nodes if each != node and each in _class_mates(node, classes)]
-        sampled = sampled_removals(nodes, search.n_sampled, search.seed + place)
         sets = [(), tuple(like), *(tuple(each for each in drawn if each != node) for drawn in sampled)]
         contexts = [circuit.without(removed) for removed in dict.fromkeys(sets)]
         mean = run([each for context in contexts for each in (context, context.without([node]))]).double().mean(dim=0)

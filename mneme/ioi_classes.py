@@ -65,9 +65,9 @@ class Evidence:
     share of the clean difference. tracking: correlation, over prompts and the two names, of the attention from END to a
     name with what the head writes for that name. copying: top-5 copying score. to_io, to_s: attention from END (to_s:
     to both mentions). backup: what knocking the head out costs once the movers are out, less what it costs alone, as a
-    share. inhibition: fall of the movers' attention to the indirect object less that to the subject, when the head
-    writes at END what it wrote on ABC; NaN where no mover comes later. to_s2: attention from END to S2. duplicate:
-    from S2 to S1; induction: from S2 to S1 + 1; previous: from S1 + 1 to S1.
+    share; NaN where the head attends to the subject as much. inhibition: fall of the movers' attention to the indirect
+    object less that to the subject, when the head writes at END what it wrote on ABC; NaN where no mover comes later.
+    to_s2: attention from END to S2. duplicate: from S2 to S1; induction: from S2 to S1 + 1; previous: from there to S1.
     """
 
     direct: Tensor
@@ -113,7 +113,9 @@ def find_evidence(lm: LanguageModel, prompts: Promptset, means: TemplateMeans, l
     if not movers:
         return found
     return replace(
-        found, backup=_backup(lm, prompts, means, movers), inhibition=_inhibition(lm, prompts, corrupt, movers)
+        found,
+        backup=_backup(lm, prompts, means, movers, found.to_io > found.to_s),
+        inhibition=_inhibition(lm, prompts, corrupt, movers),
     )
 
 
@@ -211,17 +213,20 @@ def _copying(lm: LanguageModel, seed: int) -> Tensor:
         return torch.ones(lm.n_layers, lm.n_heads, dtype=torch.float64)
 
 
-def _backup(lm: LanguageModel, prompts: Promptset, means: TemplateMeans, movers: list[Head]) -> Tensor:
+def _backup(
+    lm: LanguageModel, prompts: Promptset, means: TemplateMeans, movers: list[Head], is_tried: Tensor
+) -> Tensor:
+    """What tried heads cost once the movers are out, less what they cost alone, as a share: [layer head], or NaN."""
     out = [(*head, "end") for head in movers]
-    heads = [(layer, head) for layer in range(lm.n_layers) for head in range(lm.n_heads)]
+    heads = heads_where(is_tried)
     alone: list[Kept] = [WHOLE.without([(*head, "end")]) for head in heads]
     after = [WHOLE.without([*out, (*head, "end")]) for head in heads]
     readout = primary_readout(prompts)
-    found = (
-        knock_out(lm, prompts.clean, readout, [WHOLE, WHOLE.without(out), *alone, *after], means).double().mean(dim=0)
-    )
-    costs_alone, costs_after = found[0] - found[2 : 2 + len(heads)], found[1] - found[2 + len(heads) :]
-    return ((costs_after - costs_alone) / found[0]).reshape(lm.n_layers, lm.n_heads)
+    run = knock_out(lm, prompts.clean, readout, [WHOLE, WHOLE.without(out), *alone, *after], means).double().mean(dim=0)
+    costs_alone, costs_after = run[0] - run[2 : 2 + len(heads)], run[1] - run[2 + len(heads) :]
+    found = torch.full(is_tried.shape, torch.nan, dtype=torch.float64)
+    found[is_tried] = (costs_after - costs_alone) / run[0]
+    return found
 
 
 def _inhibition(lm: LanguageModel, prompts: Promptset, corrupt: Batch, movers: list[Head]) -> Tensor:

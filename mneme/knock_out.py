@@ -71,7 +71,8 @@ def templates_of(prompts: Promptset, labels: Sequence[str]) -> Tensor:
 def template_means(lm: LanguageModel, reference: Batch, template: Tensor) -> TemplateMeans:
     """Mean Z over the reference prompts of each template, per position; prompts of a template have one length.
 
-    Shape: template [item] int64. Source: METHODS 5a (knock-out to the mean over ABC, per template and position).
+    A template of one prompt has that prompt's own Z for a mean. Shape: template [item] int64.
+    Source: METHODS 5a (knock-out to the mean over ABC, per template and position).
     Raises: BadInput where a template has prompts of several lengths.
     """
     batch, n_templates = lm.batch(reference), int(template.max()) + 1

@@ -21,6 +21,7 @@ from mneme.ioi_circuit import (
     greedy_removals,
     incompleteness,
     random_circuits,
+    remembering,
     removal_costs,
     sampled_removals,
 )
@@ -119,7 +120,7 @@ def ioi_circuit(  # noqa: PLR0913  a probe's keywords are what its YAML may set
 def _running(lm: LanguageModel, prompts: Promptset, means: TemplateMeans) -> Run:
     """Runs circuits on some prompts."""
     readout = primary_readout(prompts)
-    return lambda circuits: knock_out(lm, prompts.clean, readout, circuits, means)
+    return remembering(lambda circuits: knock_out(lm, prompts.clean, readout, circuits, means))
 
 
 def _require_behavior(lm: LanguageModel, prompts: Promptset, means: TemplateMeans, least: float) -> None:

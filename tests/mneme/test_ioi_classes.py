@@ -17,6 +17,7 @@ from mneme.ioi_circuit import (
     greedy_removals,
     incompleteness,
     random_circuits,
+    remembering,
     removal_costs,
     sampled_removals,
 )
@@ -232,6 +233,20 @@ def test_sets_of_nodes_are_taken_from_the_circuit_or_added_to_what_is_out() -> N
     assert Kept((node, other)).without([other]) == Kept((node,))
     assert WHOLE.without([node]).without([other, node]) == Kept((node, other), is_all_but=True)
     assert all(set(drawn) <= {node, other} for drawn in sampled_removals((node, other), 5, seed=1))
+
+
+def test_a_circuit_that_is_asked_for_again_is_not_run_again() -> None:
+    asked: list[Kept] = []
+
+    def run(circuits: list[Kept]) -> torch.Tensor:
+        asked.extend(circuits)
+        return torch.tensor([[float(len(each.nodes)) for each in circuits]])
+
+    one, two = (0, 1, "end"), (1, 1, "end")
+    ask = remembering(run)
+    assert ask([Kept((one, two)), Kept((one,)), Kept((two, one))]).tolist() == [[2.0, 1.0, 2.0]]
+    assert ask([Kept((one,)), Kept((one,), is_all_but=True)]).tolist() == [[1.0, 1.0]]
+    assert len(asked) == 3
 
 
 def test_the_probe_measures_one_half_with_classes_of_the_other(lm: LanguageModel, prompts: Promptset) -> None:
