@@ -13,6 +13,7 @@ from mneme.capturing import require_structure
 from mneme.cut_forward import CutLayer, CutRun, Inputs
 from mneme.head_entries import HeadEntry
 from mneme.model import LanguageModel
+from mneme.norm_slopes import NormSlope, slope_of
 
 
 class HeadGradients(Protocol):
@@ -44,6 +45,49 @@ class SplitGradients:
 
 
 @dataclass(frozen=True)
+class FoldedGradients:
+    """The same where the norm's gradient has a closed form, summed over runs before anything is as wide as the stream.
+
+    projected [item position head width], queries, keys and values: gradients times the norm's factor; along: by run the
+    core of its norm [item position d_model] and how much of it each slot takes away [item slot position].
+    """
+
+    entry: HeadEntry
+    gain: Tensor
+    is_centred: bool
+    projected: Inputs
+    along: Sequence[tuple[Tensor, Tensor]]
+
+    @classmethod
+    def of(cls, entry: HeadEntry, slope: NormSlope, projected: Inputs) -> FoldedGradients:
+        """Of one run."""
+        assert entry.blocks is not None  # noqa: S101  `_heads` chose this
+        scaled = [slope.factor[:, :, None, None] * part for part in projected]
+        taken = []
+        for block, part in zip(entry.blocks, scaled, strict=True):
+            weight = block.weight.to(part)
+            seen = torch.einsum("ipd,hdw->iphw", slope.gain * slope.core, weight)
+            n_shared = part.shape[2] // len(block.columns)
+            taken.append((part * seen.repeat_interleave(n_shared, dim=2)).sum(dim=-1).transpose(1, 2))
+        along = slope.core, slope.bend[:, None] * torch.cat(taken, dim=1)
+        return cls(entry, slope.gain, slope.is_centred, (scaled[0], scaled[1], scaled[2]), [along])
+
+    def at(self, positions: slice) -> Tensor:
+        """[item slot position d_model] of some positions."""
+        assert self.entry.blocks is not None  # noqa: S101  `_heads` chose this
+        found = []
+        for block, part in zip(self.entry.blocks, self.projected, strict=True):
+            weight = self.gain[:, None] * block.weight.to(part)
+            weight = weight - weight.mean(dim=1, keepdim=True) if self.is_centred else weight
+            weight = weight.repeat_interleave(part.shape[2] // len(block.columns), dim=0)
+            found.append(torch.einsum("iphw,hdw->ihpd", part[:, positions], weight))
+        total = torch.cat(found, dim=1)
+        cores = torch.stack([core[:, positions] for core, _ in self.along], dim=2)  # [item position run d_model]
+        shares = torch.stack([share[:, :, positions] for _, share in self.along], dim=-1)  # [item slot position run]
+        return total - torch.einsum("ispr,iprd->ispd", shares, cores)
+
+
+@dataclass(frozen=True)
 class WholeGradients:
     """Where heads mix before attention: one gradient for each slot, kept whole [item slot position d_model]."""
 
@@ -67,6 +111,21 @@ class SummedGradients:
         for weight, part in zip(self.weights[1:], self.parts[1:], strict=True):
             total.add_(part.at(positions), alpha=weight)
         return total
+
+
+def _sum_of(parts: Sequence[HeadGradients], weights: Sequence[float]) -> HeadGradients:
+    """A weighted sum of gradients at the same slots, put together at once where all have a closed form."""
+    folded = [part for part in parts if isinstance(part, FoldedGradients)]
+    if len(folded) < len(parts):
+        return SummedGradients(parts, weights)
+    first = folded[0]
+    query, key, value = (
+        torch.stack([weight * part.projected[place] for weight, part in zip(weights, folded, strict=True)]).sum(dim=0)
+        for place in range(len(first.projected))
+    )
+    pairs = zip(weights, folded, strict=True)
+    along = [(core, weight * share) for weight, part in pairs for core, share in part.along]
+    return FoldedGradients(first.entry, first.gain, first.is_centred, (query, key, value), along)
 
 
 @dataclass(frozen=True)
@@ -117,7 +176,7 @@ def summed(runs: Sequence[Sequence[LayerGradients]], weights: Sequence[float]) -
     for layers in zip(*runs, strict=True):
         heads = [each.heads for each in layers if each.heads is not None]
         mlp = sum((weight * each.mlp for weight, each in zip(weights, layers, strict=True)), torch.zeros(()))
-        found.append(LayerGradients(SummedGradients(heads, weights), mlp, layers[0].output))
+        found.append(LayerGradients(_sum_of(heads, weights), mlp, layers[0].output))
     return found
 
 
@@ -145,7 +204,10 @@ def _heads(entry: HeadEntry, layer: CutLayer, at: Inputs, *, is_grouped: bool) -
     taken = [by_module[block.module][..., block.columns] for block in entry.blocks]
     if n_shared > 1 and not is_grouped:
         taken[1:] = _each_sharer(entry, inputs, at, outputs)
-    return SplitGradients(entry, layer.entering.detach(), (taken[0], taken[1], taken[2])), into
+    parts, slope = (taken[0], taken[1], taken[2]), slope_of(entry.norm or nn.Identity(), layer.entering)
+    if slope is None:
+        return SplitGradients(entry, layer.entering.detach(), parts), into
+    return FoldedGradients.of(entry, slope, parts), into
 
 
 def _shared(gradients: Tensor, n_shared: int) -> Tensor:
