@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mneme.errors import MnemeError
+from storage.disk import is_full
 from storage.files import sha256_file
 from storage.home import Home
 from storage.locks import LockBusy, file_lock
@@ -28,7 +29,7 @@ _logger = logging.getLogger("mneme")
 
 
 class TrackingError(MnemeError):
-    """MLflow's server cannot be used now; nothing that was computed is lost."""
+    """MLflow's server or database cannot be used now; nothing that was computed is lost."""
 
 
 @dataclass(frozen=True)
@@ -219,32 +220,37 @@ def _experiment(home: Home, client: Any, study: str) -> str:
 
 @contextmanager
 def _client(home: Home) -> Iterator[Any]:
+    """A client that has been answered; raises TrackingError in one sentence when MLflow fails, then or later.
+
+    A full disk is left to those who say so. A server's address may hold a password, which is never said.
+    """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     import mlflow  # noqa: PLC0415
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
 
     server = os.environ.get("MLFLOW_TRACKING_URI")
-    # first contact creates the tables: two processes on a fresh file would race the migrations
-    with file_lock(home.locks / "mlflow-first-contact.lock"):
-        client = _reached(server) if server else mlflow.MlflowClient(f"sqlite:///{home.mlflow_database}")
-        client.search_experiments(max_results=1)
-    yield client
-
-
-def _reached(server: str) -> Any:
-    """A client of the user's own server, which has answered; its address may hold a password, which is never said."""
-    import mlflow  # noqa: PLC0415
-
     try:
-        client = mlflow.MlflowClient(server)
-        client.search_experiments(max_results=1)
-    except Exception as error:
+        # first contact creates the tables: two processes on a fresh file would race the migrations
+        with file_lock(home.locks / "mlflow-first-contact.lock"):
+            client = mlflow.MlflowClient(server or f"sqlite:///{home.mlflow_database}")
+            client.search_experiments(max_results=1)
+        yield client
+    except (mlflow.MlflowException, SQLAlchemyError) as error:
+        if is_full(error):
+            raise
         problem = redacted(str(error).splitlines()[0] if str(error) else type(error).__name__)[:300]
-        raise TrackingError(
-            f"MLflow at {redacted(server)} does not answer ({problem}): start it, or unset MLFLOW_TRACKING_URI"
-        ) from None
-    return client
+        raise TrackingError(_unanswered(home, server, problem)) from None
+
+
+def _unanswered(home: Home, server: str | None, problem: str) -> str:
+    if server:
+        return f"MLflow at {redacted(server)} does not answer ({problem}): start it, or unset MLFLOW_TRACKING_URI"
+    return (
+        f"MLflow's database {home.mlflow_database} does not answer ({problem}): close what holds it and run again, or"
+        " move it away if it is damaged, and the next run records anew"
+    )
 
 
 @contextmanager
