@@ -33,6 +33,10 @@ CASES = [
     ("retrieve-llama-8192", "plain forward", 1 / 1.3, "retrieval score of an 8k-token prompt, Llama shape"),
     ("edges-gpt2-0", "transformer_lens", 20.0, "EAP, all edges of 16 pairs"),
     ("edges-gpt2-5", "bare runs", 1 / 1.5, "EAP-IG, 5 steps, all edges of 16 pairs"),
+    ("circuits-gpt2", "transformer_lens", 50.0, "faithfulness of circuits of 10 sizes, 16 pairs"),
+    ("edgememory-llama32-512", "edge tensor", 1.0, "memory of EAP, 512 tokens, Llama shape of 32 heads"),
+    ("edgememory-llama32-2048", "edge tensor", 1.0, "memory of EAP, 2k tokens, Llama shape of 32 heads"),
+    ("edgememory-llama32-4096", "edge tensor", 1.0, "memory of EAP, 4k tokens, Llama shape of 32 heads"),
     ("growth", "its smallest size", None, "how head patching grows"),
     ("ablate-gpt2", "counted work", 1 / 1.3, "zero ablation of every head"),
     ("rows-gpt2long-2048", "plain forward", 1 / 1.3, "32 attention rows, 2k-token prompt"),
@@ -95,6 +99,8 @@ def compared(case: str, rival: str, scratch: Path) -> dict[str, Any]:
         by_position = case.endswith("-each")
         values = np.array([values[layer, head][position if by_position else ...] for layer, position, head in cells])
     row |= {"theirs": theirs, "ratio": theirs["seconds"] / ours["seconds"]}
+    if "grown_mib" in ours:  # memory is what is compared
+        return row | {"ratio": theirs["grown_mib"] / ours["grown_mib"]}
     row["cpu_ratio"] = theirs["cpu_seconds"] / ours["cpu_seconds"]
     row["memory_ratio"] = ours["peak_mib"] / theirs["peak_mib"]
     if values.size:  # a score is not what a plain forward gives

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -23,7 +24,7 @@ def measured(case: str, contender: str, folder: Path) -> Measured:
     """What a case's name says.
 
     patch-SHAPE-SHARED[-each], ablate-SHAPE, rows|entries-SHAPE-TOKENS, grid|retrieve-SHAPE-TOKENS,
-    edges-SHAPE-STEPS (0: EAP) or growth.
+    edges-SHAPE-STEPS (0: EAP), circuits-SHAPE, edgememory-SHAPE-TOKENS or growth.
     """
     name, *words = case.split("-")
     return theirs(name, words, folder) if contender == "transformer_lens" else ours_of(name, words, folder, contender)
@@ -35,6 +36,8 @@ def theirs(name: str, words: list[str], folder: Path) -> Measured:
 
     if name == "edges":
         return transformer_lens_runs.edges(folder, words[0])
+    if name == "circuits":
+        return transformer_lens_runs.circuits(folder, words[0])
     return transformer_lens_runs.patching(folder, words[0], int(words[1]), "each" if "each" in words else None)
 
 
@@ -42,19 +45,24 @@ def ours_of(name: str, words: list[str], folder: Path, contender: str) -> Measur
     """Mneme's run of a case, or the plain runs beside it."""
     from benchmarks import edges, growth, ours, retrieval  # noqa: PLC0415  live in ours
 
-    if name == "growth":
-        return growth.growth()
-    if name == "patch":
-        return ours.patching(folder, words[0], int(words[1]), "each" if "each" in words else None)
-    if name == "ablate":
-        return ours.zero_ablation(folder, words[0])
-    if name == "edges":
+    def edges_of() -> Measured:
         run = edges.attribution if contender == "mneme" else edges.bare_runs
         return run(folder, words[0], int(words[1]))
-    if name == "grid":
-        return retrieval.grid(folder, words[0], int(words[1]))
-    of_one_prompt = retrieval.one_prompt if name == "retrieve" else ours.long_prompt
-    return of_one_prompt(folder, words[0], int(words[1]), name if contender == "mneme" else "plain")
+
+    def of_one_prompt() -> Measured:
+        run = retrieval.one_prompt if name == "retrieve" else ours.long_prompt
+        return run(folder, words[0], int(words[1]), name if contender == "mneme" else "plain")
+
+    runs: dict[str, Callable[[], Measured]] = {
+        "growth": growth.growth,
+        "patch": lambda: ours.patching(folder, words[0], int(words[1]), "each" if "each" in words else None),
+        "ablate": lambda: ours.zero_ablation(folder, words[0]),
+        "edges": edges_of,
+        "circuits": lambda: edges.circuits(folder, words[0]),
+        "edgememory": lambda: edges.memory(folder, words[0], int(words[1]), contender),
+        "grid": lambda: retrieval.grid(folder, words[0], int(words[1])),
+    }
+    return runs.get(name, of_one_prompt)()
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ SMALL = "BENCHMARKS_SMALL"
 IS_SMALL = os.environ.get(SMALL) == "1"
 N_ITEMS, N_TOKENS, N_ABLATED = 16, 16, 8
 N_CELLS = 8 if IS_SMALL else 24  # of a sweep that TransformerLens runs; each takes one whole forward, so they scale
+CIRCUIT_SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 0.9)  # of all edges
+COMPARED_CIRCUIT = 5  # the one that TransformerLens runs, on the first pair; time scales with circuits and pairs
 N_EDGE_PAIRS = 2  # of which TransformerLens scores all edges; it takes pairs one by one, so they scale
 LONGEST = 16_384
 
@@ -37,7 +39,11 @@ if IS_SMALL:
     GPT2 |= {"n_layer": 3, "n_embd": 64, "n_head": 4, "vocab_size": 500}
     LLAMA |= {"hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 3, "num_attention_heads": 4}
     LLAMA |= {"vocab_size": 500}
-SHAPES = {"gpt2": GPT2, "gpt2long": GPT2 | {"n_positions": 2048}, "llama": LLAMA}
+MANY_HEADS = LLAMA | {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 4, "vocab_size": 2000}
+MANY_HEADS |= {"num_attention_heads": 32, "num_key_value_heads": 8}
+if IS_SMALL:
+    MANY_HEADS |= {"hidden_size": 128, "intermediate_size": 352, "num_attention_heads": 8}
+SHAPES = {"llama32": MANY_HEADS, "gpt2": GPT2, "gpt2long": GPT2 | {"n_positions": 2048}, "llama": LLAMA}
 
 
 def model_folder(shape: str, folder: Path) -> Path:
@@ -88,3 +94,21 @@ def long_prompt(vocab_size: int, n_tokens: int) -> torch.Tensor:
     """Ids of one long prompt [1 position]; a 64th of the length where all is small."""
     length = n_tokens // 64 if IS_SMALL else n_tokens
     return torch.randint(vocab_size, (1, length), generator=torch.Generator().manual_seed(3))
+
+
+def drawn_circuits(n_layers: int, n_heads: int) -> torch.Tensor:
+    """Random edges of a sequential model, of ten sizes: [circuit source slot] bool.
+
+    Sources are the input, then by layer heads and MLP; slots by layer queries, keys, values and MLP, then the logits.
+    """
+    written, read = [0], []
+    for layer in range(n_layers):
+        written += [2 * layer + 1] * n_heads + [2 * layer + 2]
+        read += [2 * layer + 1] * 3 * n_heads + [2 * layer + 2]
+    legal = torch.tensor(written)[:, None] < torch.tensor([*read, 2 * n_layers + 1])
+    drawn = torch.rand(legal.shape, generator=torch.Generator().manual_seed(4)).masked_fill(~legal, 2.0)
+    order = drawn.flatten().argsort()
+    found = torch.zeros(len(CIRCUIT_SHARES), legal.numel(), dtype=torch.bool)
+    for place, share in enumerate(CIRCUIT_SHARES):
+        found[place, order[: max(1, int(share * int(legal.sum())))]] = True
+    return found.reshape(-1, *legal.shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -73,6 +74,39 @@ def edges(folder: Path, shape: str) -> Measured:
     found, seconds, cpu = best_of(1, run)
     factor = material.N_ITEMS / material.N_EDGE_PAIRS
     return Measured(found.numpy(), seconds * factor, cpu * factor, {"pairs_run": material.N_EDGE_PAIRS})
+
+
+def circuits(folder: Path, shape: str) -> Measured:
+    """`faithfulness` of one circuit on one pair, scaled to all circuits and pairs; values [1]: what is recovered."""
+    where = material.model_folder(shape, folder)
+    bridge = TransformerBridge.boot_transformers(str(where), hf_model=material.stock_model(where), device="cpu")
+    n_layers, n_heads = bridge.cfg.n_layers, bridge.cfg.n_heads
+    base, donor, correct, wrong = material.pairs(bridge.cfg.d_vocab, 0)
+    kept = material.drawn_circuits(n_layers, n_heads)[material.COMPARED_CIRCUIT]
+    nodes = [attribution.Node("embed", 0)]
+    slots = []
+    for layer in range(n_layers):
+        nodes += [attribution.Node("attn_head_out", 0, layer, head) for head in range(n_heads)]
+        nodes.append(attribution.Node("mlp_out", 0, layer))
+        parts = ("q_input", "k_input", "v_input")
+        slots += [attribution.Node(part, 0, layer, head) for part in parts for head in range(n_heads)]
+        slots.append(attribution.Node("mlp_in", 0, layer))
+    slots.append(attribution.Node("logits", 0, n_layers - 1))
+    circuit = [
+        (replace(nodes[source], position=position), replace(slots[slot], position=position))
+        for source, slot in kept.nonzero().tolist()
+        for position in range(base.shape[1])
+    ]
+
+    def metric(logits: torch.Tensor) -> torch.Tensor:
+        return logits[0, -1, correct[0]] - logits[0, -1, wrong[0]]
+
+    def run() -> torch.Tensor:
+        return torch.tensor([attribution.faithfulness(bridge, base[:1], donor[:1], metric, circuit).recovered])
+
+    found, seconds, cpu = best_of(1, run)
+    factor = len(material.CIRCUIT_SHARES) * material.N_ITEMS
+    return Measured(found.numpy(), seconds * factor, cpu * factor, {"circuits_run": 1, "scaled_by": factor})
 
 
 def source_of(node: attribution.Node, n_heads: int) -> int:

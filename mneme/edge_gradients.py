@@ -92,20 +92,23 @@ class EdgeGradients:
         """Add the mean scores of all sources, with the gradients of runs whose embeddings are between; shares [run].
 
         What sources change is the same in all runs, unless a norm follows the heads: then gradients are summed first.
+        To be called once: what else the clean and the corrupt run left behind is let go.
         """
+        _let_go(self.pairs.clean)
+        _let_go(self.pairs.corrupt)
         has_norms = any(entry.post_norm is not None for entry in self.pairs.question.entries)
-        found, finals, weights = [], [], [1 / len(runs)] * len(runs)
+        total: list[LayerGradients] = []
+        finals, weight = [], 1 / len(runs)
         for share in runs:
             run = cut_forward(self.lm, Restart(0, self._ids, self._between_streams(share)), self.watched)
             layers, final = self._gradients(run)
             if has_norms:
-                self._add(0, layers, final, self._sources(layers), 1 / len(runs))
+                self._add(0, layers, final, self._sources(layers), weight)
             else:
-                found.append(layers)
+                total = summed([total, layers], [1.0, weight]) if total else summed([layers], [weight])
                 finals.append(final)
         if not has_norms:
-            layers = found[0] if len(runs) == 1 else summed(found, weights)
-            self._add(0, layers, torch.stack(finals).mean(dim=0), self._sources(layers))
+            self._add(0, total, torch.stack(finals).mean(dim=0), self._sources(total))
 
     def at_activations(self, share: float, weight: float) -> None:
         """Add `weight` times the scores of each layer's heads, of each MLP and of the input, from a run for each.
@@ -202,3 +205,10 @@ class EdgeGradients:
         size = max(1, CHUNK_ELEMENTS // per_position)
         for start in range(0, n_positions, size):
             yield slice(start, min(start + size, n_positions))
+
+
+def _let_go(baseline: Baseline) -> None:
+    """Keep of a run what enters its first layer and what leaves its last."""
+    del baseline.inputs[1:]
+    for states in (baseline.z, baseline.keys, baseline.values, baseline.writes, baseline.mlps):
+        states.clear()

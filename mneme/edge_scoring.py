@@ -25,7 +25,7 @@ EdgeMethod = Literal["eap", "eap-ig-inputs", "eap-ig-activations", "clean-corrup
 KeyValueSlots = Literal["ungrouped", "grouped"]
 Rule = Literal["left", "midpoint", "right"]
 SHIFT = {"left": 0.0, "midpoint": 0.5, "right": 1.0}
-STORED, STEP_STORED = 48, 5  # tensors a layer kept of each pair: two baselines and a forward's graph; of each step
+STORED, STEP_STORED = 48, 2  # tensors a layer kept of each pair: two baselines and a forward's graph; of each step
 
 
 @dataclass(frozen=True)
