@@ -93,8 +93,9 @@ def open_runners(kind: Kind, n_workers: int) -> Iterator[Runners]:
     import ray
     from prefect_ray import RayTaskRunner
 
-    own = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": n_workers, "include_dashboard": False}
-    with RayTaskRunner(init_kwargs={"log_to_driver": False, **own}) as runner:
+    own = {"num_cpus": n_workers, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    asked = {} if os.environ.get("RAY_ADDRESS") else own
+    with RayTaskRunner(init_kwargs={"log_to_driver": False, **asked}) as runner:
         yield RayTasks(runner, (ray.exceptions.RayError,))
 
 
