@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -83,7 +83,25 @@ def _with_included(study: Study) -> Study:
         measures += included.spec.phase_changes.measures if included.spec.phase_changes else []
     changes = PhaseChangesSpec(measures=tuple(dict.fromkeys(measures))) if measures else None
     spec = study.spec.model_copy(update={"claims": claims, "phase_changes": changes, "overlaps": tuple(overlaps)})
+    _refuse_two_meanings(study.name, trials.values())
     return Study(study.name, spec, _by_pairing(list(trials.values())), study.settings)
+
+
+def _refuse_two_meanings(study: str, trials: Iterable[TrialSpec]) -> None:
+    """A name stands for one thing in a study: prompts are shared by name, and rows are asked for by it."""
+    meant: dict[str, Any] = {}
+    for trial in trials:
+        meanings = {
+            f"model '{trial.model}'": trial.model_spec,
+            f"promptset '{trial.promptset}'": trial.promptset_spec,
+            f"probe '{trial.probe}[{trial.variant}]'": trial.parameters,
+        }
+        for name, meaning in meanings.items():
+            if meant.setdefault(name, meaning) != meaning:
+                raise BadInput(
+                    f"study {study} gets the {name} with two sets of parameters from the studies that it includes: "
+                    "write one of them as a YAML with a name of its own"
+                )
 
 
 def _included(study: str, name: str) -> Study:

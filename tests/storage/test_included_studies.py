@@ -55,6 +55,11 @@ def test_own_trials_stand_beside_included_ones(configs: Path) -> None:
         ("includes: [whole]\n", "study whole includes whole, which includes others"),
         ("includes: [absent]\n", "absent"),
         ("includes: [one]\nclaims:\n" + CLAIM.format(name="claim_one"), "gets the claim 'claim_one' twice"),
+        (
+            "includes: [one]\nmodels: [quick]\npromptsets: [repeated_tokens]\nprobes: [copy_loss]\n"
+            "overrides: {promptsets.repeated_tokens.parameters.n_items: 7}\n",
+            "gets the promptset 'repeated_tokens' with two sets of parameters",
+        ),
     ],
 )
 def test_a_study_that_cannot_be_made_is_refused_in_one_sentence(configs: Path, text: str, sentence: str) -> None:
