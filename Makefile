@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: install demo test lint format check audit bench peers clean
+.PHONY: install demo test lint format check audit faults stack bench peers clean
 
 install: $(INSTALLED)
 
@@ -37,6 +37,12 @@ check: lint test  ## the only gate
 audit: $(INSTALLED)  ## the installed packages against constraints.txt, each other and their licences; offline
 	$(BIN)/python -m pip check
 	$(BIN)/python -m tests.licence_table --audit
+
+faults: $(INSTALLED)  ## kills, full disks, damaged files, the server stack: the long forms; FAULTS_SEED=7 draws others
+	$(BIN)/python -m pytest -s --runslow tests/faults
+
+stack: $(INSTALLED)  ## the servers of docker-compose.yml started natively: schedules, downtime, restarts, a power cut
+	$(BIN)/python -m pytest -s --runslow tests/faults/test_stack.py
 
 bench: $(INSTALLED) $(VENV)/peers/.installed  ## speed, as ratios in one run
 	$(BIN)/python -m benchmarks
