@@ -88,7 +88,7 @@ def _comparable(
 
 
 def _differs_once(own: TrialSpec, other: TrialSpec) -> bool:
-    return sum(getattr(own, name) != getattr(other, name) for name in _PLACE) == 1
+    return [getattr(own, name) == getattr(other, name) for name in _PLACE].count(False) == 1
 
 
 def _rows(home: Home, asked: Study, own: Search, others: Sequence[Search]) -> list[Row]:

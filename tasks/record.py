@@ -175,7 +175,7 @@ def _figures(
 ) -> dict[str, bytes]:
     from storage.report.figures import heat_map_png
 
-    figures = {}
+    figures: dict[str, bytes] = {}
     for trial, each in zip(trials, deliveries, strict=True):
         drawing = circuit_drawing(trial, frames[each["delivery_id"]]) if trial.step is None else None
         figures |= {} if drawing is None else {f"circuits/{_name(trial)}.svg": drawing}

@@ -75,10 +75,17 @@ def study_figures(study: str, found: Mapping[str, list[Row]]) -> dict[str, bytes
     from storage.report.circuit_panels import behavior_matrices, faithfulness_panels
 
     figures = {
-        f"pictures/faithfulness.{model}.png": faithfulness_png(panels, f"{study}: {model}, faithfulness over size")
+        f"pictures/faithfulness.{_in_a_path(model)}.png": faithfulness_png(
+            panels, f"{study}: {model}, faithfulness over size"
+        )
         for model, panels in faithfulness_panels(found["circuits"]).items()
     }
     for each in behavior_matrices(found["overlaps"]):
-        variant = "" if each.variant == "primary" else f".{each.variant}"
-        figures |= {f"pictures/{name}.{each.model}{variant}.png": png for name, png in each.figures().items()}
+        about = _in_a_path(each.model) + ("" if each.variant == "primary" else f".{each.variant}")
+        figures |= {f"pictures/{name}.{about}.png": png for name, png in each.figures().items()}
     return figures
+
+
+def _in_a_path(model: str) -> str:
+    """`micro-gpt2.0` of `micro-gpt2[0]`."""
+    return model.replace("[", ".").removesuffix("]")

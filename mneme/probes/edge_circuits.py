@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import cast, get_args
 
 import torch
+from torch import Tensor
 
 from mneme.ablated_stream import EdgeAblation
 from mneme.arguments import number_between, one_of, whole_number
@@ -80,7 +81,7 @@ def edge_circuits(  # noqa: PLR0913  how circuits are found, and each of their t
     require_gap(scores.clean, scores.corrupt, half, probe_seed)
     progress(1, N_PARTS, "edges scored")
     circuits = circuits_of_sizes(scores, sizes, search)
-    runs = {kind: halves.run(circuits, kind) for kind in kinds}
+    runs: dict[str, Tensor] = {kind: halves.run(circuits, kind) for kind in kinds}
     progress(2, N_PARTS, "circuits run")
     is_selected = selected(circuits, runs[first], least)
     chosen = next((each for each, is_it in zip(circuits, is_selected, strict=True) if is_it), None)

@@ -54,7 +54,8 @@ def faithfulness_panels(rows: Iterable[Row]) -> dict[str, list[FaithfulnessPanel
     found: dict[str, list[FaithfulnessPanel]] = {}
     for group in grouped(rows, "model", "model_seed", "promptset", "promptset_seed"):
         first = group[0]
-        lines, random = [], ()
+        lines: list[FaithfulnessLine] = []
+        random: tuple[Point, ...] = ()
         for of_variant in grouped(group, "probe", "variant"):
             under = [row for row in of_variant if row["ablation"] == first_ablation(of_variant)]
             name = str(under[0]["method"]) + ("" if under[0]["search"] == "top-n" else f", {under[0]['search']}")

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -38,6 +39,14 @@ def write_pairs(path: Path, *, differ: bool = True) -> None:
         answers = (said[4], changed[4] if differ else f"w{(item * 9 + 40) % 100}")
         lines.append(f"{' '.join(said + said[:4])},{' '.join(changed + said[:4])},{','.join(answers)}")
     path.write_text("\n".join(lines) + "\n")
+
+
+def files_of(home: Home, run: str, folder: str) -> set[str]:
+    """What MLflow holds in a folder of the run of that name."""
+    client = MlflowClient(f"sqlite:///{home.mlflow_database}")
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    (recorded,) = client.search_runs(experiments, f"attributes.run_name = '{run}'")
+    return {each.path for each in client.list_artifacts(recorded.info.run_id, folder)}
 
 
 @pytest.fixture
@@ -120,6 +129,10 @@ def test_circuits_of_two_promptsets_are_compared_and_exchanged(worded: Home, con
     assert (edge["own_faithfulness"], edge["cross_faithfulness"]) == pytest.approx((1, 1))
     assert (edge["dissociation"], edge["is_double_dissociation"]) == (pytest.approx(0), False)
     assert node["cross_faithfulness"] is None
+    pictures = {f"pictures/{name}.worded.png" for name in ("cross_faithfulness", "faithfulness", "overlap")}
+    assert files_of(worded, "worded / comparisons", "pictures") == pictures
+    of_pairs = files_of(worded, "worded / pairs[0]", "circuits")
+    assert of_pairs == {f"circuits/edge_circuits.{suffix}" for suffix in ("json", "svg")}
     again: dict[str, Any] = study("worded", settings=settings)
     assert (again["forwards"], again["computed_trials"]) == (0, 0)
 

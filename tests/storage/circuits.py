@@ -109,5 +109,9 @@ def overlap_row(model: str, promptset: str, other: str, **changes: Any) -> dict[
 
 def deliver_overlaps(lake: Lake, study: str, model: str, promptsets: tuple[str, str]) -> None:
     """Both ways between two promptsets of one model."""
-    rows = [overlap_row(model, a, b, study=study) for a, b in (promptsets, promptsets[::-1])]
+    rows = [
+        overlap_row(model, a, b, study=study, selection=each, comparison_id=f"o-{model}-{a}-{b}-{each}")
+        for a, b in (promptsets, promptsets[::-1])
+        for each in ("faithful", "matched")
+    ]
     lake.deliver("circuit_overlap", study, pl.DataFrame(rows, infer_schema_length=None))

@@ -88,6 +88,7 @@ def test_every_section_of_a_full_study_is_there(page: str) -> None:
         "dynamics",
         "phase-changes",
         "roles",
+        "circuits",
         "curves",
         "profiles",
         "ranking",
@@ -119,12 +120,12 @@ def test_errors_are_shown_and_escaped(page: str) -> None:
 
 def test_the_sql_that_is_shown_gives_the_table_that_is_shown(home: Home, page: str) -> None:
     shown = re.findall(r"<pre><code>(.*?)</code></pre>", page, flags=re.S)
-    assert len(shown) == 14
+    assert len(shown) == 17
     claims = query(home, unescape(shown[0]), "csv").splitlines()
     assert [line.split(",")[0] for line in claims[1:]] == re.findall(r"<td class=\"claim\"><b>(.*?)</b>", page)
     behaviors = query(home, unescape(shown[1]), "csv").splitlines()
     assert len(behaviors) - 1 == page.count("<g><title>") == 2
-    ranking = query(home, unescape(shown[7]), "csv").splitlines()
+    ranking = query(home, unescape(shown[10]), "csv").splitlines()
     assert len(ranking) - 1 == page.count('<td class="w head">')
     assert ranking[1].startswith("induction,primary,small_llama,0,repeated_tokens,0,false,1,5,1,0.9,")
 

@@ -1,0 +1,87 @@
+"""Circuits as figures and on the page: rows made by hand, and what is drawn of them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from storage.report.circuit_panels import behavior_matrices, faithfulness_panels
+from storage.report.circuit_pictures import circuit_pictures, faithfulness_pictures, overlap_pictures
+from storage.report.pictures import Looks
+from tests.storage.circuits import EDGES, circuit_rows, overlap_row
+
+PNG = b"\x89PNG"
+LOOKS = Looks({"tiny": 0})
+ABOUT = {"model": "tiny", "model_seed": 0, "promptset_seed": 0, "probe": "edge_circuits", "variant": "primary"}
+
+
+def of_trial(promptset: str = "ioi", **changes: Any) -> list[dict[str, Any]]:
+    about = ABOUT | {"promptset": promptset, "trial_id": f"t-{promptset}", "unit": "share of the behavior"} | changes
+    return [row | about for ablation in ("mean", "corrupt") for row in circuit_rows(ablation)]
+
+
+def overlaps() -> list[dict[str, Any]]:
+    """Two behaviors that share half, whose circuits keep .4 of each other."""
+    pairs = [("ioi", "needle"), ("needle", "ioi")]
+    return [
+        overlap_row("tiny", a, b, selection=selection) | {"unit": "Jaccard index"}
+        for a, b in pairs
+        for selection in ("faithful", "matched")
+    ]
+
+
+def test_faithfulness_is_drawn_under_the_ablation_that_selected_with_a_panel_per_promptset() -> None:
+    rows = of_trial() + of_trial("needle") + of_trial("needle", variant="greedy")
+    ((model, panels),) = faithfulness_panels(rows).items()
+    assert model == "tiny[0]"
+    assert [panel.title for panel in panels] == ["ioi[0]", "needle[0]"]
+    assert [len(panel.lines) for panel in panels] == [1, 2]
+    first = panels[0]
+    assert first.lines[0].points[2] == (78 / 200, 0.9, pytest.approx(0.85), pytest.approx(0.95))
+    assert first.random == ((36 / 200, 0.1, 0.1, 0.1), (78 / 200, 0.2, 0.2, 0.2))
+
+
+def test_a_matrix_holds_overlaps_of_one_size_beside_ceilings_and_what_circuits_do_for_each_other() -> None:
+    (found,) = behavior_matrices(overlaps())
+    assert found.names == ("ioi", "needle")
+    assert found.jaccard == ((0.75, 0.5), (0.5, 0.75))
+    assert found.faithfulness == ((0.9, 0.4), (0.4, 0.9))
+    assert all(png.startswith(PNG) for png in found.figures().values())
+
+
+def test_behaviors_that_were_not_compared_leave_no_number() -> None:
+    (found,) = behavior_matrices([row for row in overlaps() if row["promptset"] == "ioi"] + overlaps()[3:])
+    assert math.isnan(found.faithfulness[1][1])
+    assert found.jaccard[1] == (0.5, 0.75)
+    assert behavior_matrices([]) == []
+    assert behavior_matrices([row for row in overlaps() if row["selection"] == "faithful"]) == []
+
+
+def test_the_page_draws_lines_matrices_and_graphs_that_are_well_formed() -> None:
+    (lines,) = faithfulness_pictures(of_trial() + of_trial("needle"), LOOKS)
+    assert (lines.kind, lines.title) == ("circuits", "edge_circuits: eap, other edges corrupt")
+    assert [label for label, _ in lines.panels] == ["ioi", "needle"]
+    shared, crossed = overlap_pictures(overlaps())
+    assert [each.kind for each in (shared, crossed)] == ["overlaps", "overlaps"]
+    edges = [
+        {"source": source, "destination": slot, "score": score, "promptset": "ioi", "trial_id": "t", "unit": "logits"}
+        | ABOUT
+        for source, slot, score, _ in EDGES
+    ]
+    (graph,) = circuit_pictures(edges)
+    assert (graph.kind, graph.panels[0][0]) == ("graphs", "tiny[0]")
+    for each in (lines, shared, crossed, graph):
+        for _, svg in each.panels:
+            ET.fromstring(svg)
+    assert "ioi, needle: 0.400" in crossed.panels[0][1]
+    assert shared.panels[0][1].count("<rect") == 4
+
+
+def test_nothing_is_drawn_of_nothing() -> None:
+    assert faithfulness_panels([]) == {}
+    assert (faithfulness_pictures([], LOOKS), overlap_pictures([]), circuit_pictures([])) == ([], [], [])
+    empty = [row | {"n_edges": 0} for row in of_trial()]
+    assert faithfulness_pictures(empty, LOOKS) == []
