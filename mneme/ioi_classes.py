@@ -145,9 +145,23 @@ def classes_of(found: Evidence, least: Least) -> dict[str, list[Head]]:
 
 
 def is_mover(found: Evidence, least: Least) -> Tensor:
-    """Which heads pass the name movers' tests: [layer head] bool."""
-    writes = (found.direct >= least.effect) & (found.tracking > 0) & (found.copying >= least.copying)
-    return writes & (found.to_io > found.to_s)
+    """Which heads pass all of the name movers' tests: [layer head] bool."""
+    return mover_tests(found, least).all(dim=0)
+
+
+def mover_tests(found: Evidence, least: Least) -> Tensor:
+    """Which heads write for the answer, follow their attention, copy, and look at it more than at the subject.
+
+    Shape: [test layer head] bool, the four tests in this order.
+    """
+    return torch.stack(
+        [
+            found.direct >= least.effect,
+            found.tracking > 0,
+            found.copying >= least.copying,
+            found.to_io > found.to_s,
+        ]
+    )
 
 
 def heads_where(passed: Tensor, by: Tensor | None = None) -> list[Head]:

@@ -25,7 +25,7 @@ from mneme.ioi_circuit import (
     removal_costs,
     sampled_removals,
 )
-from mneme.ioi_classes import LABELS, NAIVE, ROLES, Least, abc_of, classes_of, find_evidence, nodes_of
+from mneme.ioi_classes import LABELS, NAIVE, ROLES, Least, abc_of, classes_of, find_evidence, mover_tests, nodes_of
 from mneme.knock_out import Kept, Node, TemplateMeans, knock_out, template_means, templates_of
 from mneme.model import LanguageModel
 from mneme.primary_readout import primary_readout
@@ -54,6 +54,7 @@ from mneme.promptset import Promptset
         "layer": ("rank", "layer", 0.0, None),
         "head": ("rank", "head", 0.0, None),
         "class_size": ("class", "heads", 0.0, None),
+        "mover_tests": ("test", "heads", 0.0, None),
     },
     source="Wang et al. 2022; METHODS 5a",
 )
@@ -82,6 +83,8 @@ def ioi_circuit(  # noqa: PLR0913  a probe's keywords are what its YAML may set
             K; `minimality` what each node's removal costs in the K where it costs most
     `role`, `layer`, `head`: the nodes of the circuit by rank, role 1 .. 7 in the order name mover, negative mover,
             backup, S-inhibition, induction, duplicate token, previous token; `class_size` heads by class, in that order
+    `mover_tests` heads that pass each test of a name mover: they write for the answer, follow their attention, copy,
+            look at the indirect object; where none passes all, no movers can be left out: `without_movers` is NaN
     least_...: from what on a test is passed, see `mneme.ioi_classes.Least`; a mover's copying counts where its circuit
             has fixed weights. least_accuracy: below this share of prompts with F > 0 there is no behavior to explain
     Where no head passes any test, the curves of the circuit are those of no head, and those over its nodes have one
@@ -108,11 +111,12 @@ def ioi_circuit(  # noqa: PLR0913  a probe's keywords are what its YAML may set
     choosing = _running(lm, prompts.select(chosen_on), means.select(chosen_on))
     testing = _running(lm, prompts.select(~chosen_on), means.select(~chosen_on))
     evidence = find_evidence(lm, prompts.select(chosen_on), means.select(chosen_on), least, probe_seed)
-    classes = classes_of(evidence, least)
+    classes, passed = classes_of(evidence, least), mover_tests(evidence, least).sum(dim=(1, 2))
     progress(1, 3)
     found = _compared(testing, classes, (lm.n_layers * lm.n_heads, lm.n_heads), n_draws, probe_seed)
     progress(2, 3)
     found |= _judged(choosing, testing, classes, search)
+    found["mover_tests"] = _curve(range(1, len(passed) + 1), passed.expand(int((~chosen_on).sum()), -1))
     progress(3, 3)
     return {name: Curve(curve.x, among_all(curve.values, ~chosen_on)) for name, curve in found.items()}
 
@@ -142,6 +146,10 @@ def _compared(
     for place, (name, kept) in enumerate(compared.items()):
         n_named = len({node[:2] for node in kept.nodes})
         curves[name] = _curve([sizes[0] - n_named if kept.is_all_but else n_named], values[:, [place]])
+    if not classes["name_mover"]:
+        curves["without_movers"] = _curve(
+            curves["without_movers"].x.int().tolist(), torch.full((len(values), 1), torch.nan)
+        )
     drawn = random_circuits(nodes, sizes[1], n_draws, seed)
     mean = run(drawn).double().mean(dim=1, keepdim=True) if drawn else torch.full((len(values), 1), torch.nan)
     curves["random_circuits"] = _curve([len({node[:2] for node in nodes})], mean)

@@ -259,6 +259,7 @@ def test_the_probe_measures_one_half_with_classes_of_the_other(lm: LanguageModel
     assert float(mean["random_circuits"]) < 0.5 * float(mean["circuit"])
     assert curves["whole"].x.tolist() == [8.0]
     assert mean["class_size"].tolist()[:4] == [1.0, 1.0, 0.0, 1.0]
+    assert mean["mover_tests"].tolist() == [1.0, 1.0, 1.0, 2.0]  # the negative mover looks there too
     named = torch.stack([mean[name] for name in ("role", "layer", "head")], dim=1).tolist()
     assert [1.0, *map(float, MOVER)] in named
     assert [ROLES.index("s_inhibition") + 1.0, *map(float, INHIBITION)] in named
@@ -276,6 +277,7 @@ def test_a_model_without_such_heads_has_an_empty_circuit(tmp_path: Path, prompts
     torch.testing.assert_close(curves["circuit"].values, curves["empty"].values, equal_nan=True)
     assert bool(curves["minimality"].values.isnan().all())
     assert bool(curves["random_circuits"].values.isnan().all())
+    assert bool(curves["without_movers"].values.isnan().all())
 
 
 def test_what_is_no_indirect_object_is_refused(lm: LanguageModel, prompts: Promptset) -> None:
