@@ -215,7 +215,7 @@ def _must_replace(home: Home, asking: Asking, asked: Identified) -> bool:
 
 def _about(asking: Asking, asked: Identified, items: Value, site_trace: Value | None) -> dict[str, Any]:
     """The part of the trial's row that only the answer knows; a trace shared by several trials counts in each."""
-    shared = site_trace or {"seconds": 0.0, "pass_forwards": 0}
+    shared = items.get("traced") or site_trace or {"seconds": 0.0, "pass_forwards": 0}
     code = {name: value for name, value in asked.parts.items() if name.startswith("code.")}
     return {
         "delivery_id": asked.delivery_id,

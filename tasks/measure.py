@@ -58,4 +58,6 @@ def measure(  # noqa: PLR0913  a stage's inputs are its identity
         return {"not_applicable": str(reason)}
     reference = store.put_file("items.safetensors", lambda path: write_arrays(items, path))
     ran = {} if lm is None else {"forwards": lm.forwards - before, "items_per_forward": batch_sizes(lm)}
-    return {"object": reference.to_json(), "forwards": 0, **ran}
+    # what the trace cost is kept with the items: a delivery made anew from them must say the same
+    read = {} if trace is None else {"traced": {name: trace[name] for name in ("seconds", "pass_forwards")}}
+    return {"object": reference.to_json(), "forwards": 0, **ran, **read}
