@@ -138,11 +138,11 @@ def _failure_names_the_trials(stack: Stack, prefect: Prefect) -> None:
     from mlflow import MlflowClient
 
     client = MlflowClient(stack.tracking)
-    marks = client.search_runs(
-        [each.experiment_id for each in client.search_experiments()], "attributes.status = 'FAILED'"
-    )
+    names = [each.experiment_id for each in client.search_experiments()]
+    marks = client.search_runs(names, "attributes.status = 'FAILED'")
     assert [run.data.tags["mneme.flow_run_id"] for run in marks] == [failed["id"]]
-    assert "planted / repeated_tokens[0] / previous_token" in marks[0].data.tags["mneme.failed_trials"]
+    assert "planted / repeated_tokens[0] / previous_token" in marks[0].data.tags["mneme.trouble"]
+    assert set(marks[0].data.tags["mneme.failed_trials"].split(",")) == {each["trial_id"] for each in answers(stack)}
     tell(f"model removed: {failed['state']['message'][:160]}")
 
 
