@@ -75,7 +75,7 @@ def test_a_disk_that_fills_under_a_run_is_one_sentence(
 ) -> None:
     counts: Counter[str] = Counter()
     with small_disk(tmp_path / "disk", SMALL_DISK_MIB) as disk:
-        home, ballast = Home(disk / "home"), disk / "ballast"
+        home, ballast = Home(disk), disk / "ballast"
         for _ in range(n_times):
             lose_some(home, draw)
             ended = runs.run(home, Fault(at_change=draw.randint(3, calm.n_changes), ballast=ballast))
