@@ -2,77 +2,34 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from mneme.batch import Batch
 from mneme.circuit_comparison import Searched, overlap_rows, random_jaccard
-from mneme.circuit_findings import CircuitFindings, shape_of, share_kept
+from mneme.circuit_findings import CircuitFindings, share_kept
 from mneme.circuit_measures import standing
 from mneme.circuit_rows import summarise_circuits
-from mneme.edge_graph import EdgeGraph
 from mneme.probe import Probe, probes
 from mneme.promptset import Promptset
+from tests.found_circuits import EDGES, GRAPH, N_FOUND, N_TESTED, edges, findings, run
 
-GRAPH = EdgeGraph.sized(1, 2, has_mlps=False)  # sources: input, two heads; slots: six parts of heads, logits
-N_FOUND, N_TESTED = 4, 3
-WHOLE, EMPTY = torch.tensor([4.0, 5.0, 6.0]), torch.tensor([0.0, 1.0, 2.0])  # a gap of 4 on every prompt
-EDGES = [("input", "a0.h0<v>"), ("a0.h0", "logits"), ("input", "a0.h1<v>"), ("a0.h1", "logits")]
 PARAMETERS = {"ablations": ["corrupt", "zero"], "method": "eap", "rule": "midpoint", "search": "top-n"}
-
-
-def edges(*kept: tuple[str, str]) -> Tensor:
-    found = torch.zeros(GRAPH.legal.shape, dtype=torch.bool)
-    for source, slot in kept:
-        found[GRAPH.sources.index(source), GRAPH.slots.index(slot)] = True
-    return found
-
-
-def run(*shares: float, whole: Tensor = WHOLE, empty: Tensor = EMPTY) -> Tensor:
-    """A run under which each circuit keeps the same share of the gap on every prompt: [item 2+circuit]."""
-    kept = [empty + share * (whole - empty) for share in shares]
-    return torch.stack([whole, empty, *kept], dim=1).double()
-
-
-def findings(**changes: Any) -> CircuitFindings:
-    """Circuits of 1, 2, 4 and all 9 edges, of which the first is empty once pruned and the second is enough."""
-    scores = torch.full(GRAPH.legal.shape, torch.nan)
-    scores[GRAPH.legal] = 0.01
-    for (source, slot), score in zip(EDGES, (-4.0, -3.0, -0.2, -0.1), strict=True):
-        scores[GRAPH.sources.index(source), GRAPH.slots.index(slot)] = score
-    circuits = [edges(), edges(*EDGES[:2]), edges(*EDGES), GRAPH.legal]
-    made: dict[str, Any] = {
-        "shape": shape_of(GRAPH),
-        "is_discovery": torch.tensor([True] * N_FOUND + [False] * N_TESTED),
-        "matrix": scores,
-        "item_scores": scores[GRAPH.legal].repeat(N_FOUND, 1),
-        "ends": torch.tensor([[4.0, 0.0]] * N_FOUND).double(),
-        "edges": torch.stack(circuits),
-        "n_requested": torch.tensor([1, 2, 4, 9]),
-        "is_selected": torch.tensor([False, True, False, False]),
-        "runs": {"corrupt": run(0.0, 0.9, 0.95, 1.0), "zero": run(0.0, 0.5, 0.5, 1.0)},
-        "without": run(1.0, 0.1, 0.0, 0.0)[:, 2:],
-        "random": torch.stack([run(*[share] * 4)[:, 2:] for share in (0.0, 0.2)], dim=2),
-        "random_n_edges": torch.tensor([[0, 0], [2, 3], [4, 4], [0, 0]]),
-        "knocked_out": torch.tensor([0.1, 0.3], dtype=torch.float64),
-        "minimal_edges": torch.zeros(2, 2, dtype=torch.int64),
-        "minimal_cost": torch.tensor([0.5, 0.0], dtype=torch.float64),
-        "minimal_p": torch.tensor([0.05, 0.5], dtype=torch.float64),
-        "checked_edges": torch.tensor([[0, GRAPH.slots.index("a0.h0<v>")], [1, GRAPH.n_slots - 1]]),
-        "is_top": torch.tensor([True, False]),
-        "checked_items": torch.tensor([[-5.0, -2.0]] * N_FOUND).double(),
-    }
-    assert changes.keys() <= made.keys()
-    return CircuitFindings(**(made | changes))
 
 
 def tables(found: CircuitFindings, **changes: Any) -> dict[str, list[dict[str, Any]]]:
     prompts = Promptset(Batch.of(torch.ones(N_FOUND + N_TESTED, 3, dtype=torch.int64)))
     probe: Probe = probes.get("edge_circuits")
     return summarise_circuits(probe, found.arrays(), prompts, PARAMETERS | changes, 0)
+
+
+@cache
+def standard() -> dict[str, list[dict[str, Any]]]:
+    """The rows of the findings as they are, made once: a thousand resamples take a second."""
+    return tables(findings())
 
 
 def test_findings_come_back_from_their_arrays() -> None:
@@ -86,7 +43,7 @@ def test_findings_come_back_from_their_arrays() -> None:
 
 
 def test_faithfulness_is_the_share_of_the_gap_and_an_empty_circuit_keeps_nothing() -> None:
-    rows = tables(findings())["circuits"]
+    rows = standard()["circuits"]
     corrupt = [row for row in rows if row["ablation"] == "corrupt"]
     assert [row["faithfulness"] for row in corrupt] == pytest.approx([0, 0.9, 0.95, 1])
     assert [row["n_edges"] for row in corrupt] == [0, 2, 4, 9]
@@ -97,7 +54,7 @@ def test_faithfulness_is_the_share_of_the_gap_and_an_empty_circuit_keeps_nothing
 
 
 def test_controls_stand_under_the_first_ablation_and_where_circuits_of_that_size_were_drawn() -> None:
-    rows = tables(findings())["circuits"]
+    rows = standard()["circuits"]
     empty, selected, larger, whole = rows[:4]
     assert [row["completeness"] for row in rows[:4]] == pytest.approx([1, 0.1, 0, 0])
     assert (selected["control_mean"], selected["control_n_edges"]) == pytest.approx((0.1, 2.5))
@@ -122,7 +79,7 @@ def test_an_ablation_that_changes_nothing_has_no_shares() -> None:
 
 
 def test_every_edge_has_a_row_with_its_exact_effect_and_the_smallest_circuit_that_holds_it() -> None:
-    rows = tables(findings())["circuit_edges"]
+    rows = standard()["circuit_edges"]
     assert len(rows) == GRAPH.n_edges == 9
     by_name = {(row["source"], row["destination"]): row for row in rows}
     assert [by_name[each]["least_requested"] for each in EDGES] == [2, 2, 4, 4]
@@ -133,7 +90,7 @@ def test_every_edge_has_a_row_with_its_exact_effect_and_the_smallest_circuit_tha
 
 
 def test_measures_are_areas_checks_and_stabilities() -> None:
-    rows = tables(findings())["circuit_measures"]
+    rows = standard()["circuit_measures"]
     found = {(row["measure"], row["ablation"] or row["level"]): row for row in rows}
     sizes, f = torch.tensor([1, 2, 4, 9]) / 9, torch.tensor([0, 0.9, 0.95, 1])
     cpr = found["cpr", "corrupt"]
