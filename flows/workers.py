@@ -34,6 +34,7 @@ from tasks.models import release
 from tasks.narrator import listening
 from tasks.telling import Teller, retold
 
+_STOP_SECONDS = 0.1
 Group = list[TrialSpec]
 
 
@@ -137,7 +138,8 @@ class _Crew:
                     each.result()
             except BaseException:
                 self._is_over.set()
-                self.runners.stop(list(self._futures.values()))
+                while wait(fed, timeout=_STOP_SECONDS).not_done:  # a process may have been on its way
+                    self.runners.stop(list(self._futures.values()))
                 raise
         return [self._answered[place] for place in range(len(groups))]
 
