@@ -1,6 +1,6 @@
 """Runs killed, out of disk, over damaged files, cut from a database: the next run leaves what an undisturbed one does.
 
-The numbers of `make test` are small, those of `make faults` (--runslow) large. Both print what they did.
+`make faults` runs the short forms and the long ones. Each prints what it did.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from tests.faults.contents import files_by_room, foreign_rows, lose_some, lost_a
 from tests.faults.disks import damage, small_disk
 from tests.faults.runs import KILLED, Fault
 
+pytestmark = pytest.mark.slow
 SMALL_DISK_MIB = 64
 
 
 def times(few: int, many: int) -> pytest.MarkDecorator:
-    """How often: few times in `make test`, many in `make faults`."""
+    """How often: few times, and many; a long form may take hours."""
     long = pytest.param(many, marks=[pytest.mark.slow, pytest.mark.timeout(4 * 3600)])
     return pytest.mark.parametrize("n_times", [few, long])
 
