@@ -45,8 +45,8 @@ def measure(  # noqa: PLR0913  what a probe may be given, by keyword
     """The items of a probe: `scores` [item layer head], `values` [item], or what an intervention returns.
 
     A probe that reads the weights alone gives `scores` [layer head]: it looks at no prompt. One of level `curve` gives
-    `curve.<measure>.x` [point] and `curve.<measure>.values` [item point] of each of its measures, one of level `circuit` the arrays of its
-    `circuit_findings.CircuitFindings`.
+    `curve.<measure>.x` [point] and `curve.<measure>.values` [item point] of each of its measures, one of level
+    `circuit` the arrays of its `circuit_findings.CircuitFindings`.
 
     trace: the stored arrays of the probe's site (`tracing.trace_sites`); without it the model `lm` runs. A probe that
     reads prompts needs neither.
