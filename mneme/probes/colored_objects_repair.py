@@ -59,8 +59,8 @@ def colored_objects_repair(  # noqa: PLR0913  what `measuring` gives, and what t
 
     Returns: clean [item]; effects [item layer head]; k [k]; top_heads [rank 2]; set_effects [item k], control_effects
     [item k draw]; n_draws, n_distinct [k].
-    Raises: NotApplicable for another promptset, an accuracy outside of the bounds, or too few ranked heads; BadInput
-    for a bad parameter.
+    Raises: NotApplicable for another promptset, an accuracy outside of the bounds, or too few heads that rank above
+    0; BadInput for a bad parameter.
     Source: METHODS 5c. Departs from it: heads are the top ones of a ranking, not fixed ones; the correct color has to
     beat the prompt's other colors, not the vocabulary
     """
@@ -70,8 +70,12 @@ def colored_objects_repair(  # noqa: PLR0913  what `measuring` gives, and what t
     labels = _labels(prompts, target)
     _require_room(lm, prompts, _bounds(least_accuracy, most_accuracy))
     order, is_tested = ranking.chosen(prompts, probe_seed)
+    mean = ranking.scores.double().nanmean(dim=0)
+    order = [head for head in order if float(mean[head]) > 0]  # a head without effect leads nowhere
     if sizes[-1] > len(order):
-        raise NotApplicable(f"{WHO}: the ranking measured {len(order)} heads, fewer than the {sizes[-1]} of ks")
+        raise NotApplicable(
+            f"{WHO}: {len(order)} heads of the ranking have a score above 0, fewer than the {sizes[-1]} of ks"
+        )
     every: list[HeadSet] = [((layer, head),) for layer in range(lm.n_layers) for head in range(lm.n_heads)]
     changed = _change(lm, prompts, labels, every, progress)
     sets = _Sets(order, sizes, lm, n_draws, probe_seed)
