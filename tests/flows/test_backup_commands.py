@@ -97,5 +97,5 @@ def test_a_home_of_a_later_version_is_refused_before_anything_is_computed(mneme:
         assert "was written by a later version of Mneme (layout 99, this one knows" in said.err
         assert "update Mneme, or use another MNEME_HOME" in said.err
     assert {path: path.stat().st_mtime_ns for path in home.root.rglob("*") if path.is_file()} == files
-    said = mneme("doctor")
-    assert "later version of Mneme" in said.out
+    said = mneme("doctor").out
+    assert {"later", "(layout", "99,"} <= set(said.split())  # the table breaks lines where the path of the home ends

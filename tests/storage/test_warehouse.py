@@ -27,7 +27,7 @@ def test_everything_delivered_is_published_and_promises_hold(home: Home) -> None
     assert (published.promises_broken, published.warnings) == ((), ())
     assert published.n_files_merged == len(Lake(home.lake).files())
     assert published.n_rows == sum(n for (n,) in ask(home, "select n_rows from raw.files")) > 500
-    assert ask(home, "select count(*) from mart.trials where status = 'delivered'") == [(29,)]
+    assert ask(home, "select count(*) from mart.trials where status = 'delivered'") == [(33,)]
 
 
 def test_publishing_again_changes_nothing(home: Home) -> None:
