@@ -79,7 +79,7 @@ def harm_of_heads(
     where = test.position
     ablated = ablate_heads(lm, prompts.clean, readout, test.kind, reference, positions=where, progress=progress).cpu()
     clean = ablate_head_sets(lm, prompts.clean, readout, [()]).cpu()
-    sets = _Sets(order, sizes, lm, test)
+    sets = HeadSets(order, sizes, lm, test.n_draws, test.seed)
     tested = prompts.select(is_tested)
     readout = readout_of(tested)
     changed = ablate_head_sets(
@@ -93,19 +93,21 @@ def harm_of_heads(
     }
 
 
-class _Sets:
-    """The tested sets and their controls, in one list and back."""
+class HeadSets:
+    """The tested sets of heads, by size, with their controls behind them, in one list and back.
 
-    def __init__(self, order: Sequence[Head], sizes: list[int], lm: LanguageModel, test: HeadTest) -> None:
+    order: heads as (layer, head), the best first; n_draws random sets of the same layers for each size.
+    """
+
+    def __init__(self, order: Sequence[Head], sizes: list[int], lm: LanguageModel, n_draws: int, seed: int) -> None:
         self.sizes = sizes
         self.controls: list[ControlSets] = [
-            matched_head_sets(order[:k], lm.n_layers, lm.n_heads, n_draws=test.n_draws, seed=test.seed) for k in sizes
+            matched_head_sets(order[:k], lm.n_layers, lm.n_heads, n_draws=n_draws, seed=seed) for k in sizes
         ]
-        self.tested = [tuple(order[:k]) for k in sizes]
-        self.all = [*self.tested, *(each for control in self.controls for each in control.sets)]
+        self.all = [*(tuple(order[:k]) for k in sizes), *(each for control in self.controls for each in control.sets)]
 
     def arrays(self, effects: Tensor, is_tested: Tensor) -> dict[str, Tensor]:
-        """Effects [tested item, set] laid out by item, k and draw."""
+        """Effects [tested item, set] laid out by item, k and draw; NaN on other items and beyond the draws."""
         drawn = [len(control.sets) for control in self.controls]
         n_items, n_sizes = len(is_tested), len(self.sizes)
         set_effects = torch.full((n_items, n_sizes), torch.nan)

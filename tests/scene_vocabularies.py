@@ -1,5 +1,6 @@
 """Vocabularies for prompts told in scenes: the micro-world's whole words, and a BPE trained on the scenes' own text."""
 
+from collections.abc import Iterable
 from functools import cache
 
 import numpy as np
@@ -36,9 +37,14 @@ def word_vocabulary(behavior: str, context: int = 512) -> Vocabulary:
 @cache
 def bpe_vocabulary(behavior: str, vocab_size: int = 1500, context: int = 512) -> Vocabulary:
     """A GPT-2-like tokenizer trained on the behavior's documents: rare words are several tokens, years two."""
+    return trained_bpe(texts(behavior), r" ?\d\d", vocab_size, context)
+
+
+def trained_bpe(documents: Iterable[str], number: str, vocab_size: int, context: int) -> Vocabulary:
+    """A GPT-2-like tokenizer trained on documents; what the pattern `number` matches is split off before."""
     tokenizer = Tokenizer(models.BPE())
-    pairs = pre_tokenizers.Split(Regex(r" ?\d\d"), behavior="isolated")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pairs, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    numbers = pre_tokenizers.Split(Regex(number), behavior="isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([numbers, pre_tokenizers.ByteLevel(add_prefix_space=False)])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -46,6 +52,6 @@ def bpe_vocabulary(behavior: str, vocab_size: int = 1500, context: int = 512) ->
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts(behavior), trainer)
+    tokenizer.train_from_iterator(documents, trainer)
     wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=END, eos_token=END)
     return Vocabulary(len(wrapped), context, "eot_as_bos", 0, frozenset({0}), wrapped)

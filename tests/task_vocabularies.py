@@ -6,8 +6,6 @@ import importlib
 from functools import cache
 
 import numpy as np
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
 
 from mneme.lexicon import LEXICON
 from mneme.promptset import Vocabulary
@@ -15,9 +13,9 @@ from mneme.promptsets.arithmetic import OPERATORS
 from mneme.scene_prompts import Rejected
 from mneme.task_lexicon import TASK_LEXICON
 from mneme.task_pairs import TaskWords
+from tests.scene_vocabularies import trained_bpe
 
 TASKS = ("gendered_pronoun", "hypernymy", "country_capital", "npi", "wug_plural", "echo", "arithmetic")
-END = "<|endoftext|>"
 MADE_UP = "made-up nouns"  # which no tokenizer has met
 
 
@@ -38,19 +36,7 @@ def sentences(name: str, n: int = 300) -> tuple[str, ...]:
 @cache
 def task_vocabulary(name: str, vocab_size: int = 3000, context: int = 256) -> Vocabulary:
     """A GPT-2-like tokenizer trained on the task's prompts and words; numbers up to 99 are one token."""
-    tokenizer = Tokenizer(models.BPE())
-    numbers = pre_tokenizers.Split(Regex(r" ?\d\d?"), behavior="isolated")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([numbers, pre_tokenizers.ByteLevel(add_prefix_space=False)])
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=[END],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([*sentences(name), *_word_list()], trainer)
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=END, eos_token=END)
-    return Vocabulary(len(wrapped), context, "eot_as_bos", 0, frozenset({0}), wrapped)
+    return trained_bpe([*sentences(name), *_word_list()], r" ?\d\d?", vocab_size, context)
 
 
 def _word_list() -> list[str]:

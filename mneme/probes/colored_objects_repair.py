@@ -10,9 +10,10 @@ from torch import Tensor
 from mneme.ablation import ablate_head_sets
 from mneme.accuracy_readouts import answer_accuracy_readout
 from mneme.arguments import number_between, one_of, whole_number
-from mneme.controls import Head, HeadSet, matched_head_sets, set_sizes
+from mneme.controls import HeadSet, set_sizes
 from mneme.errors import NotApplicable
 from mneme.forced_attention import even_rows, force_attention
+from mneme.head_harm import HeadSets
 from mneme.head_order import Ranking
 from mneme.model import LanguageModel
 from mneme.probe import probe
@@ -68,7 +69,8 @@ def colored_objects_repair(  # noqa: PLR0913  what `measuring` gives, and what t
     sizes = sorted(set_sizes(WHO, ks))
     n_draws = whole_number(f"{WHO}.n_draws", n_draws, 1)
     labels = _labels(prompts, target)
-    _require_room(lm, prompts, _bounds(least_accuracy, most_accuracy))
+    clean = _accuracy(lm, prompts)
+    _require_room(lm, clean, _bounds(least_accuracy, most_accuracy))
     order, is_tested = ranking.chosen(prompts, probe_seed)
     mean = ranking.scores.double().nanmean(dim=0)
     order = [head for head in order if float(mean[head]) > 0]  # a head without effect leads nowhere
@@ -77,44 +79,15 @@ def colored_objects_repair(  # noqa: PLR0913  what `measuring` gives, and what t
             f"{WHO}: {len(order)} heads of the ranking have a score above 0, fewer than the {sizes[-1]} of ks"
         )
     every: list[HeadSet] = [((layer, head),) for layer in range(lm.n_layers) for head in range(lm.n_heads)]
-    changed = _change(lm, prompts, labels, every, progress)
-    sets = _Sets(order, sizes, lm, n_draws, probe_seed)
-    together = _change(lm, prompts.select(is_tested), labels, sets.all)
+    alone = _forced(lm, prompts, labels, every, progress) - clean[:, None]
+    sets = HeadSets(order, sizes, lm, n_draws, probe_seed)
+    together = _forced(lm, prompts.select(is_tested), labels, sets.all) - clean[is_tested][:, None]
     return {
-        "clean": _accuracy(lm, prompts),
-        "effects": changed.reshape(-1, lm.n_layers, lm.n_heads),
+        "clean": clean,
+        "effects": alone.reshape(-1, lm.n_layers, lm.n_heads),
         "top_heads": torch.tensor(order[: sizes[-1]]),
         **sets.arrays(together, is_tested),
     }
-
-
-class _Sets:
-    """The forced sets, by size, with their controls behind them, in one list and back."""
-
-    def __init__(self, order: Sequence[Head], sizes: list[int], lm: LanguageModel, n_draws: int, seed: int) -> None:
-        self.sizes = sizes
-        self.controls = [
-            matched_head_sets(order[:k], lm.n_layers, lm.n_heads, n_draws=n_draws, seed=seed) for k in sizes
-        ]
-        self.all = [*(tuple(order[:k]) for k in sizes), *(each for control in self.controls for each in control.sets)]
-
-    def arrays(self, effects: Tensor, is_tested: Tensor) -> dict[str, Tensor]:
-        """Effects [tested item, set] laid out by item, size and draw; NaN on other items and beyond the draws."""
-        drawn = [len(control.sets) for control in self.controls]
-        found = torch.full((len(is_tested), len(self.sizes)), torch.nan)
-        controls = torch.full((len(is_tested), len(self.sizes), max([*drawn, 1])), torch.nan)
-        found[is_tested] = effects[:, : len(self.sizes)].float()
-        start = len(self.sizes)
-        for place, count in enumerate(drawn):
-            controls[is_tested, place, :count] = effects[:, start : start + count].float()
-            start += count
-        return {
-            "k": torch.tensor(self.sizes),
-            "set_effects": found,
-            "control_effects": controls,
-            "n_draws": torch.tensor(drawn),
-            "n_distinct": torch.tensor([min(control.n_distinct, 2**62) for control in self.controls]),
-        }
 
 
 def _labels(prompts: Promptset, target: str) -> list[str]:
@@ -136,8 +109,8 @@ def _accuracy(lm: LanguageModel, prompts: Promptset) -> Tensor:
     return ablate_head_sets(lm, prompts.clean, answer_accuracy_readout(prompts, WHO), [()]).cpu()[:, 0]
 
 
-def _require_room(lm: LanguageModel, prompts: Promptset, bounds: tuple[float, float]) -> None:
-    right, n_prompts = float(_accuracy(lm, prompts).mean()), len(prompts)
+def _require_room(lm: LanguageModel, clean: Tensor, bounds: tuple[float, float]) -> None:
+    right, n_prompts = float(clean.mean()), len(clean)
     if not bounds[0] - 1e-9 <= right <= bounds[1]:
         why = "there is nothing to repair" if right > bounds[1] else "the model does not do the task"
         raise NotApplicable(
@@ -146,11 +119,10 @@ def _require_room(lm: LanguageModel, prompts: Promptset, bounds: tuple[float, fl
         )
 
 
-def _change(
+def _forced(
     lm: LanguageModel, prompts: Promptset, labels: Sequence[str], sets: Sequence[HeadSet], progress: Progress = silent
 ) -> Tensor:
-    """Right with forced heads minus right without, for every set: [item set]."""
+    """1 where the correct color wins with the heads of a set forced: [item set]."""
     rows = even_rows(prompts.clean, labels)
     readout = answer_accuracy_readout(prompts, WHO)
-    forced = force_attention(lm, prompts.clean, readout, sets, rows, "end", progress=progress).cpu()
-    return forced - _accuracy(lm, prompts)[:, None]
+    return force_attention(lm, prompts.clean, readout, sets, rows, "end", progress=progress).cpu()
