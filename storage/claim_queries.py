@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 
 import duckdb
 
@@ -94,6 +95,7 @@ def _empty_marts() -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
 
 
+@cache  # a study that includes others asks once for each
 def _mart_columns() -> dict[str, dict[str, str]]:
     """Names and types of the columns of each mart."""
     from storage.merge import create_raw  # noqa: PLC0415  pandera, which the answering of claims does not need
