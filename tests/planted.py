@@ -35,6 +35,18 @@ def copy_model(induction_scale: float = SCALE) -> GPT2LMHeadModel:
     return model
 
 
+def knowing_copy_model(facts: dict[int, int]) -> GPT2LMHeadModel:
+    """The copy model, which besides knows by heart what follows some tokens, whatever stands before: token -> next.
+
+    The unembedding reads it off the token itself, three times as strongly as what the induction head writes.
+    """
+    model = copy_model()
+    with torch.no_grad():
+        for token, answer in facts.items():
+            model.lm_head.weight[answer, token] = 3 * SCALE
+    return model
+
+
 def uniform_model() -> GPT2LMHeadModel:
     """Every head attends uniformly (all queries are 0) and writes nothing; every next token is equally likely."""
     return _blank()

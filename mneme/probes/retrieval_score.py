@@ -13,7 +13,8 @@ from torch import Tensor
 
 from mneme.arguments import number_between, one_of, whole_number
 from mneme.batch import Batch
-from mneme.errors import NotApplicable
+from mneme.closed_book import NOT_SAID, followed_by, said_closed_book
+from mneme.errors import BadInput, NotApplicable
 from mneme.greedy import decode_greedily
 from mneme.interception import AttentionCall
 from mneme.model import LanguageModel
@@ -53,8 +54,8 @@ def retrieval_score(  # noqa: PLR0913  what the YAML may set
 
     Shape:  [item layer head]
     Unit:   fraction of the needle's tokens; a retrieval head has 0.1 or more
-    Range:  0 .. 1; above 1 with `count: steps` where tokens are said again. NaN = the run is not kept, or the needle
-            lies outside the layer's window
+    Range:  0 .. 1; above 1 with `count: steps` where tokens are said again. NaN = the run is not kept, the model says
+            the whole needle closed book, or the needle lies outside the layer's window
     decoding: `forced`, the prompt is followed by the needle itself; `greedy`, by what the model says, up to `n_steps`
             tokens or a newline or the end of the text
     count:  `places`, each token of the needle once; `steps`, every step with a hit, as the public code counts
@@ -63,7 +64,11 @@ def retrieval_score(  # noqa: PLR0913  what the YAML may set
     side:   `clean` or `corrupt` prompts; corrupt ones that ask for a key without a needle are a control: about 0
     least_recall: runs are kept where more than this share of the needle is said: of its words (ROUGE-1 recall), or,
             forced, of its tokens, each predicted after the ones before; None = every run
-    Raises: NotApplicable where the prompts have no label `value`; BadInput where prompt and needle exceed the context
+    Closed book: with the label `question_first`, the clean prompt without what stands in front of it, save its first
+            token. What is known by heart needs no retrieval, whatever variant asks. Without the label nothing is left
+            out
+    Raises: NotApplicable where the prompts have no label `value`; BadInput where prompt and needle exceed the context,
+            and where a needle stands in the question or behind it
     Source: METHODS 2a. Departs from it in: teacher forcing is primary, words are not stemmed
     """
     decoding = one_of("retrieval_score.decoding", decoding, ("forced", "greedy"))
@@ -82,7 +87,9 @@ def retrieval_score(  # noqa: PLR0913  what the YAML may set
     score = copied_share(
         top, needle.batch.ids, said if span == "needle" else None, place, shift=shift, repeats=count == "steps"
     )
-    is_kept = place[0] >= 0 if least_recall is None else (recall > least_recall) & (place[0] >= 0)
+    is_kept = (place[0] >= 0) & ~said_closed_book(lm, prompts, needle.tokens)
+    if least_recall is not None:
+        is_kept &= recall > least_recall
     return score.masked_fill(~(is_kept[:, None] & _in_sight(lm, needle))[:, :, None], torch.nan)
 
 
@@ -96,7 +103,7 @@ class _Needle:
 
     @classmethod
     def of(cls, prompts: Promptset, side: str) -> _Needle:
-        """The needles of a promptset; raises NotApplicable where there are none."""
+        """The needles of a promptset; raises NotApplicable where there are none, BadInput where one is asked itself."""
         labels = prompts.clean.labels
         if NEEDLE not in labels:
             raise NotApplicable(f"retrieval_score needs prompts with the label '{NEEDLE}' at the end of what is asked")
@@ -105,8 +112,19 @@ class _Needle:
             raise NotApplicable("retrieval_score of corrupt prompts needs pairs, and this promptset has none")
         last = labels[NEEDLE]
         first = labels.get(NEEDLE_FIRST, last)
+        _refuse_asked(last, labels.get(QUESTION_FIRST))
         spans = zip(prompts.clean.ids.tolist(), first.tolist(), last.tolist(), strict=True)
         return cls(batch, [row[start : end + 1] for row, start, end in spans], (first, last))
+
+
+def _refuse_asked(last: Tensor, question: Tensor | None) -> None:
+    """Raise BadInput where a needle ends in the question or behind it."""
+    if question is not None and bool((last >= question).any()):
+        item = int((last >= question).nonzero()[0])
+        raise BadInput(
+            f"retrieval_score: the needle of prompt {item} ends at '{NEEDLE}', in the question that begins at "
+            f"'{QUESTION_FIRST}' or behind it: let these labels name a needle in front of its question"
+        )
 
 
 @dataclass
@@ -131,25 +149,14 @@ class _Tops:
 
 def _forced(lm: LanguageModel, needle: _Needle, progress: Progress) -> tuple[Tensor, Tensor, Tensor]:
     """Top keys [item layer head step], what is said [item step] and the share that is predicted [item]."""
-    n_steps = max(len(each) for each in needle.tokens)
-    said = torch.tensor([[*each, *[-1] * (n_steps - len(each))] for each in needle.tokens])
-    lengths = needle.batch.lengths
-    ids = torch.cat([needle.batch.ids, needle.batch.ids.new_zeros(len(said), n_steps - 1)], dim=1)
-    for item, tokens in enumerate(needle.tokens):
-        ids[item, lengths[item] : lengths[item] + len(tokens) - 1] = torch.tensor(tokens[:-1])
-    n_said = (said >= 0).sum(dim=1)
-    longest = int((lengths + n_said).max()) - 1
-    rows = lengths[:, None] - 1 + torch.minimum(torch.arange(n_steps), n_said[:, None] - 1)
-    tops = _Tops(lm, len(said), n_steps)
+    batch, said, rows = followed_by(needle.batch, needle.tokens)
+    n_said = (said != NOT_SAID).sum(dim=1)
+    tops = _Tops(lm, len(said), said.shape[1])
     hidden = run_shared(
-        lm,
-        Batch(ids[:, :longest], lengths + n_said - 1),
-        rows,
-        lambda call, items, local: tops.note(call, items, local, slice(None)),
-        progress=progress,
+        lm, batch, rows, lambda call, items, local: tops.note(call, items, local, slice(None)), progress=progress
     )
     predicted = torch.stack([lm.backbone.unembed(row).argmax(dim=-1) for row in hidden.unbind(dim=1)], dim=1).cpu()
-    return tops.keys, said, ((predicted == said) & (said >= 0)).sum(dim=1) / n_said
+    return tops.keys, said, ((predicted == said) & (said != NOT_SAID)).sum(dim=1) / n_said
 
 
 def _greedy(lm: LanguageModel, needle: _Needle, n_steps: int, progress: Progress) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,7 +15,7 @@ from mneme.model import LanguageModel, load_model
 from mneme.probe import probes
 from mneme.promptset import Promptset
 from tests.architectures import tiny
-from tests.planted import FIRST_ID, INDUCTION_HEAD, PREVIOUS_TOKEN_HEAD, copy_model, save
+from tests.planted import FIRST_ID, INDUCTION_HEAD, PREVIOUS_TOKEN_HEAD, copy_model, knowing_copy_model, save
 
 SCORE = probes.get("retrieval_score")
 N_NEEDLE = 10
@@ -161,6 +161,53 @@ def test_corrupt_prompts_are_run_with_the_clean_needle(copying: LanguageModel) -
 def test_a_label_for_the_last_token_alone_is_a_needle_of_one_token(copying: LanguageModel) -> None:
     batch = padded([[FIRST_ID, 3, 4, 5, 6, 4]], {"value": torch.tensor([3])})
     assert float(scores(copying, Promptset(batch))[(0, *INDUCTION_HEAD)]) == 1.0
+
+
+BODY = list(range(60, 80))
+ASKED = [
+    [FIRST_ID, 9, 3, 4, 5, *BODY, 9, 3],
+    [FIRST_ID, 9, 6, 7, 8, *BODY, 9, 6],
+    [FIRST_ID, 9, 10, 11, 12, *BODY, 9, 10],
+]
+
+
+def asked(question: list[int] | None = None, **more: object) -> Promptset:
+    """Needles of two tokens after 3, 6 and 10; the question is the last two tokens: 9 and one of them."""
+    labels = {"value_first": torch.tensor([3] * 3), "value": torch.tensor([4] * 3)}
+    if question is not None:
+        labels["question_first"] = torch.tensor(question)
+    return Promptset(padded(ASKED, labels), facts={"offset": 1}, **more)
+
+
+@pytest.mark.parametrize("decoding", ["forced", "greedy"])
+@pytest.mark.parametrize("span", ["needle", "random"])
+def test_a_needle_that_the_model_knows_whole_without_its_context_is_left_out(
+    tmp_path, decoding: str, span: str
+) -> None:
+    knowing = load_model(save(knowing_copy_model({3: 4, 4: 5, 6: 7}), tmp_path))  # all of a needle, and half of one
+    options = {"decoding": decoding, "n_steps": 2, "least_recall": 0.5, "span": span}
+    found = scores(knowing, asked([25] * 3), **options)
+    assert torch.isnan(found[0]).all()
+    assert torch.isfinite(found[1:]).all()
+    unnamed = scores(knowing, asked(), **options)  # nobody says where the question begins
+    assert torch.isfinite(unnamed).all()
+    assert torch.equal(found[1:], unnamed[1:])
+    if span == "needle":
+        assert torch.equal(unnamed[(slice(None), *INDUCTION_HEAD)], torch.ones(3))
+
+
+def test_what_is_known_closed_book_leaves_corrupt_prompts_too(tmp_path) -> None:
+    knowing = load_model(save(knowing_copy_model({3: 4, 4: 5}), tmp_path))
+    corrupt = Batch.of(torch.tensor([[*row[:-1], 50] for row in ASKED]))
+    found = scores(knowing, asked([25] * 3, corrupt=corrupt), side="corrupt")
+    assert torch.isnan(found[0]).all()
+    assert torch.isfinite(found[1:]).all()
+
+
+@pytest.mark.parametrize("question", [4, 3, 1])
+def test_a_needle_in_its_question_or_behind_it_is_refused(copying: LanguageModel, question: int) -> None:
+    with pytest.raises(BadInput, match="the needle of prompt 1 ends at 'value', in the question"):
+        scores(copying, asked([25, question, 25]))
 
 
 @pytest.mark.parametrize(
