@@ -17,6 +17,7 @@ from mneme.capturing import capture
 from mneme.controls import Head
 from mneme.copying import copying_scores, tokens_of
 from mneme.errors import NotApplicable
+from mneme.interception import AttentionCall
 from mneme.knock_out import WHOLE, Kept, Node, TemplateMeans, knock_out
 from mneme.model import LanguageModel
 from mneme.named_attention import attention_between
@@ -55,6 +56,16 @@ class Least:
     attention: float = 0.3
     copying: float = 0.5
     shift: float = 0.05
+
+
+@dataclass(frozen=True)
+class Member:
+    """A head of a class: what it scores on what the class is ranked by, and from what on it is one."""
+
+    role: str
+    head: Head
+    score: float
+    least: float
 
 
 @dataclass(frozen=True)
@@ -120,28 +131,38 @@ def find_evidence(lm: LanguageModel, prompts: Promptset, means: TemplateMeans, l
 
 
 def classes_of(found: Evidence, least: Least) -> dict[str, list[Head]]:
-    """The heads of every class, strongest evidence first; a head may be of several.
+    """The heads of every class, see `members_of`."""
+    members = members_of(found, least)
+    return {role: [each.head for each in members if each.role == role] for role in ROLES}
+
+
+def members_of(found: Evidence, least: Least) -> list[Member]:
+    """The heads of every class, class by class, strongest evidence first; a head may be of several.
 
     Name movers write for the indirect object, attend to it more than to the subject, follow their attention in what
     they write, and copy. Negative movers write against it and do the opposite of what they attend to. Backups are no
     movers, and matter once those are out. Inhibition heads attend to S2 more than to the indirect object, and without
-    them the movers turn to the subject. The other three are told by their attention.
+    them the movers turn to the subject. The other three are told by their attention. A score is, in this order, the
+    direct effect, its negative, `backup`, `inhibition`, and attention, each as in `Evidence`.
     """
     negative = (found.direct <= -least.effect) & (found.tracking < 0)
     mover = is_mover(found, least)
+    backup = ~mover & ~negative & (found.backup >= least.effect) & (found.to_io > found.to_s)
+    inhibits = ~mover & (found.inhibition >= least.shift) & (found.to_s2 > found.to_io)
     tests = {
-        "name_mover": (mover, found.direct),
-        "negative_mover": (negative, -found.direct),
-        "backup_mover": (
-            ~mover & ~negative & (found.backup >= least.effect) & (found.to_io > found.to_s),
-            found.backup,
-        ),
-        "s_inhibition": (~mover & (found.inhibition >= least.shift) & (found.to_s2 > found.to_io), found.inhibition),
-        "induction": (found.induction >= least.attention, found.induction),
-        "duplicate_token": (found.duplicate >= least.attention, found.duplicate),
-        "previous_token": (found.previous >= least.attention, found.previous),
+        "name_mover": (mover, found.direct, least.effect),
+        "negative_mover": (negative, -found.direct, least.effect),
+        "backup_mover": (backup, found.backup, least.effect),
+        "s_inhibition": (inhibits, found.inhibition, least.shift),
+        "induction": (found.induction >= least.attention, found.induction, least.attention),
+        "duplicate_token": (found.duplicate >= least.attention, found.duplicate, least.attention),
+        "previous_token": (found.previous >= least.attention, found.previous, least.attention),
     }
-    return {role: heads_where(passed, by) for role, (passed, by) in tests.items()}
+    return [
+        Member(role, head, float(score[head]), limit)
+        for role, (passed, score, limit) in tests.items()
+        for head in heads_where(passed, score)
+    ]
 
 
 def is_mover(found: Evidence, least: Least) -> Tensor:
@@ -250,11 +271,11 @@ def _inhibition(lm: LanguageModel, prompts: Promptset, corrupt: Batch, movers: l
     found = torch.full((lm.n_layers, lm.n_heads), torch.nan, dtype=torch.float64)
 
     def preference(sender: Head | None, later: list[Head]) -> float:
-        def change(layer: int, now: Tensor, some: slice) -> Tensor:
-            if sender is None or layer != sender[0]:
+        def change(call: AttentionCall, now: Tensor, some: slice) -> Tensor:
+            if sender is None or call.layer != sender[0]:
                 return now
             now = now.clone()
-            now[torch.arange(len(now)), clean.labels["end"][some], sender[1]] = z[some, layer, sender[1]].to(now)
+            now[torch.arange(len(now)), clean.labels["end"][some], sender[1]] = z[some, call.layer, sender[1]].to(now)
             return now
 
         shares = attention_between(lm, clean, _ATTENTION[:3], change).double()

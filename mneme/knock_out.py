@@ -1,4 +1,4 @@
-"""Knocks heads out of a model: their output becomes its mean over reference prompts, by template and position."""
+"""Knocks heads out of a model: their output becomes its mean over reference prompts, one of these prompts', or 0."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mneme.arguments import one_of
 from mneme.batch import Batch
 from mneme.batching import in_batches
 from mneme.errors import BadInput
@@ -19,6 +20,7 @@ from mneme.progress import Progress, silent
 from mneme.promptset import Promptset
 from mneme.readouts import Readout, ReadRows, read_hidden, take_rows
 
+KINDS = ("mean", "resample", "zero")
 Node = tuple[int, int, str]  # a head at a labelled position; an empty label = at all positions
 
 
@@ -100,6 +102,21 @@ def template_means(lm: LanguageModel, reference: Batch, template: Tensor) -> Tem
     return TemplateMeans(template, tuple((totals[layer] / count).to(lm.dtype) for layer in range(lm.n_layers)))
 
 
+def instead_of_heads(lm: LanguageModel, reference: Batch, template: Tensor, kind: str) -> TemplateMeans:
+    """What heads that are knocked out write: see `template_means`, or, with another kind, something else in its place.
+
+    kind: `mean` over the reference prompts of a template; `resample`, what the head writes on the prompt's own
+    reference prompt; `zero`. Shape: template [item] int64.
+    Source: METHODS 5a (ablation variants). Raises: BadInput for another kind, else as `template_means`.
+    """
+    if one_of("ioi_circuit.knocked_out_to", kind, KINDS) == "resample":
+        template = torch.arange(len(reference))
+    means = template_means(lm, reference, template)
+    if kind == "zero":
+        return TemplateMeans(means.template, tuple(torch.zeros_like(each) for each in means.layers))
+    return means
+
+
 @torch.no_grad()
 def knock_out(
     lm: LanguageModel,
@@ -111,8 +128,8 @@ def knock_out(
 ) -> Tensor:
     """The readout of each prompt when a circuit's heads alone keep what they write, for every circuit: [item circuit].
 
-    All other heads, and those of the circuit at other positions, write their template's mean at each position. MLPs and
-    norms are recomputed. Unit: the readout's. Source: METHODS 5a; Wang et al. 2022.
+    All other heads, and those of the circuit at other positions, write what `means` holds for their template and
+    position. MLPs and norms are recomputed. Unit: the readout's. Source: METHODS 5a; Wang et al. 2022.
     Raises: BadInput for heads or labels that do not exist, and a bad readout.
     """
     batch = lm.batch(batch)

@@ -15,15 +15,15 @@ from mneme.model import LanguageModel
 from mneme.patching import position_of
 
 Named = tuple[str, str]  # the labels of the query and of the key
-Change = Callable[[int, Tensor, slice], Tensor]
+Change = Callable[[AttentionCall, Tensor, slice], Tensor]
 
 
 @torch.no_grad()
 def attention_between(lm: LanguageModel, batch: Batch, pairs: Sequence[Named], change: Change | None = None) -> Tensor:
     """Attention of each head from one labelled token to another, for every pair: [item layer head pair], 0 .. 1.
 
-    change: (layer, z [item position head width], some) -> what the heads of a layer write instead, for the prompts
-    `some`; the attention of later layers is then that of the changed run.
+    change: (call, z [item position head width], some) -> what the heads of the call's layer write instead, for the
+    prompts `some`; the attention of later layers is then that of the changed run.
     NaN where the key lies outside a layer's window. Raises: BadInput for an unknown label.
     """
     batch = lm.batch(batch)
@@ -35,7 +35,7 @@ def attention_between(lm: LanguageModel, batch: Batch, pairs: Sequence[Named], c
         def watch(call: AttentionCall) -> Tensor:
             found.append(_entries(call.inputs(part.lengths), queries[some], keys[some]))
             z = call.compute()
-            return z if change is None else change(call.layer, z, some)
+            return z if change is None else change(call, z, some)
 
         with handled(lm.attention_modules, watch):
             lm.backbone.hidden(part.ids)

@@ -126,7 +126,8 @@ class ClaimSpec(Spec):
     """A claim of a study: what one select finds, beside that of an optional control, and what is expected of the two.
 
     `found` and `control` are SQL over the marts and give one row per unit, with the columns unit_id and value. See
-    `mneme.claims` for `expected`, `margin`, `level` and `least_n`; `unit` is that of the values.
+    `mneme.claims` for `expected`, `margin`, `level` and `least_n`; `unit` is that of the values. `needs` says what a
+    unit must have to count, in words that follow "a unit needs": the reason of a claim that too few units can test.
     """
 
     description: str = ""
@@ -137,6 +138,7 @@ class ClaimSpec(Spec):
     level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     least_n: Annotated[int, Field(ge=2)] = 5
     unit: Annotated[str, Field(min_length=1)]
+    needs: Annotated[str, Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _equality_needs_a_margin(self) -> ClaimSpec:

@@ -127,10 +127,10 @@ def _claim_row(
     if problem is not None:
         return {**about, "n": 0, "verdict": "cannot be tested", "reason": problem}
     inputs = {**units, "expected": expected, "seed": seed}
-    return {
-        **about,
-        **claim.run(home, _key("claim", comparison_id, "mneme.claims"), f"{study} / {name}", inputs)["row"],
-    }
+    row = claim.run(home, _key("claim", comparison_id, "mneme.claims"), f"{study} / {name}", inputs)["row"]
+    if row["verdict"] == "cannot be tested" and spec.needs:
+        row = {**row, "reason": f"{row['reason']}; a unit needs {spec.needs}"}
+    return {**about, **row}
 
 
 def _units(marts: DuckDBPyConnection, spec: ClaimSpec) -> tuple[dict[str, Any], str | None]:

@@ -25,13 +25,28 @@ from mneme.ioi_circuit import (
     removal_costs,
     sampled_removals,
 )
-from mneme.ioi_classes import LABELS, NAIVE, ROLES, Least, abc_of, classes_of, find_evidence, mover_tests, nodes_of
-from mneme.knock_out import Kept, Node, TemplateMeans, knock_out, template_means, templates_of
+from mneme.ioi_classes import (
+    ACTS_AT,
+    LABELS,
+    NAIVE,
+    ROLES,
+    Least,
+    Member,
+    abc_of,
+    classes_of,
+    find_evidence,
+    members_of,
+    mover_tests,
+    nodes_of,
+)
+from mneme.knock_out import Kept, TemplateMeans, instead_of_heads, knock_out, templates_of
 from mneme.model import LanguageModel
 from mneme.primary_readout import primary_readout
 from mneme.probe import probe
 from mneme.progress import Progress, silent
 from mneme.promptset import Promptset
+
+OF_MEMBERS = ("role", "layer", "head", "score", "least")
 
 
 @probe(
@@ -53,6 +68,8 @@ from mneme.promptset import Promptset
         "role": ("rank", "class", 1.0, 7.0),
         "layer": ("rank", "layer", 0.0, None),
         "head": ("rank", "head", 0.0, None),
+        "score": ("rank", "fraction", None, None),
+        "least": ("rank", "fraction", 0.0, 2.0),
         "class_size": ("class", "heads", 0.0, None),
         "mover_tests": ("test", "heads", 0.0, None),
     },
@@ -69,25 +86,31 @@ def ioi_circuit(  # noqa: PLR0913  a probe's keywords are what its YAML may set
     least_copying: float = 0.5,
     least_shift: float = 0.05,
     least_accuracy: float = 0.9,
+    knocked_out_to: str = "mean",
     n_draws: int = 20,
     n_sampled: int = 10,
     n_greedy: int = 4,
 ) -> dict[str, Curve]:
     """The logit difference F that heads of each class keep up while all others write their mean over ABC.
 
-    Shape:  curves [item point], NaN for the prompts on which the classes and the sets K were chosen
+    Shape:  curves [item point], NaN for the prompts on which the classes and the sets K were chosen; the curves of the
+            classes themselves hold one number for those, and NaN for the others
     Unit:   logits. `whole` F(M), `circuit` F(C), `naive` F of the classes without backups and negative movers, `empty`
             no head, `without_movers`, `without_circuit` M without them, `random_circuits` the mean of `n_draws`
             circuits of other heads, each at the number of heads that it keeps. Faithfulness is |F(M) - F(C)|
     `incompleteness_greedy` F(M without K) - F(C without K) at each step of a greedily grown K; `.._sampled` for random
-            K; `minimality` what each node's removal costs in the K where it costs most
-    `role`, `layer`, `head`: the nodes of the circuit by rank, role 1 .. 7 in the order name mover, negative mover,
-            backup, S-inhibition, induction, duplicate token, previous token; `class_size` heads by class, in that order
+            K; `minimality` what each head's removal, where its class acts, costs in the K where it costs most
+    `role`, `layer`, `head`, `score`, `least`: the heads of the classes by rank, a head once for each of its classes;
+            role 1 .. 7 in the order name mover, negative mover, backup, S-inhibition, induction, duplicate token,
+            previous token; what it scores on its class's test, and from what on that is passed, see
+            `mneme.ioi_classes.members_of`; `class_size` heads by class, in that order
     `mover_tests` heads that pass each test of a name mover: they write for the answer, follow their attention, copy,
             look at the indirect object; where none passes all, no movers can be left out: `without_movers` is NaN
     least_...: from what on a test is passed, see `mneme.ioi_classes.Least`; a mover's copying counts where its circuit
             has fixed weights. least_accuracy: below this share of prompts with F > 0 there is no behavior to explain
-    Where no head passes any test, the curves of the circuit are those of no head, and those over its nodes have one
+    knocked_out_to: what heads that are out write: their `mean` over the ABC prompts of the template, what they write on
+            the prompt's own ABC prompt (`resample`), or nothing (`zero`)
+    Where no head passes any test, the curves of the circuit are those of no head, and those over its heads have one
             point of NaN.
     Raises: NotApplicable for another promptset, or a model that answers too few prompts; BadInput for a bad parameter
     Source: METHODS 5a (means per template and position, heads at the position where their class acts). Departs from it:
@@ -105,20 +128,24 @@ def ioi_circuit(  # noqa: PLR0913  a probe's keywords are what its YAML may set
         probe_seed,
     )
     n_draws = whole_number("ioi_circuit.n_draws", n_draws, 1)
-    means = template_means(lm, abc_of(prompts), templates_of(prompts, LABELS))
+    means = instead_of_heads(lm, abc_of(prompts), templates_of(prompts, LABELS), knocked_out_to)
     _require_behavior(lm, prompts, means, number_between("ioi_circuit.least_accuracy", least_accuracy, 0.0, 1.0))
     chosen_on = split_items(prompts, probe_seed)
     choosing = _running(lm, prompts.select(chosen_on), means.select(chosen_on))
     testing = _running(lm, prompts.select(~chosen_on), means.select(~chosen_on))
     evidence = find_evidence(lm, prompts.select(chosen_on), means.select(chosen_on), least, probe_seed)
-    classes, passed = classes_of(evidence, least), mover_tests(evidence, least).sum(dim=(1, 2))
+    members, passed = members_of(evidence, least), mover_tests(evidence, least).sum(dim=(1, 2))
+    classes = classes_of(evidence, least)
     progress(1, 3)
-    found = _compared(testing, classes, (lm.n_layers * lm.n_heads, lm.n_heads), n_draws, probe_seed)
+    tested = _compared(testing, classes, (lm.n_layers * lm.n_heads, lm.n_heads), n_draws, probe_seed)
     progress(2, 3)
-    found |= _judged(choosing, testing, classes, search)
-    found["mover_tests"] = _curve(range(1, len(passed) + 1), passed.expand(int((~chosen_on).sum()), -1))
+    tested |= _judged(choosing, testing, members, classes, search)
     progress(3, 3)
-    return {name: Curve(curve.x, among_all(curve.values, ~chosen_on)) for name, curve in found.items()}
+    chosen = _columns(members, passed, int(chosen_on.sum()))
+    halves = ((chosen, chosen_on), (tested, ~chosen_on))
+    return {
+        name: Curve(curve.x, among_all(curve.values, where)) for found, where in halves for name, curve in found.items()
+    }
 
 
 def _running(lm: LanguageModel, prompts: Promptset, means: TemplateMeans) -> Run:
@@ -153,36 +180,45 @@ def _compared(
     drawn = random_circuits(nodes, sizes[1], n_draws, seed)
     mean = run(drawn).double().mean(dim=1, keepdim=True) if drawn else torch.full((len(values), 1), torch.nan)
     curves["random_circuits"] = _curve([len({node[:2] for node in nodes})], mean)
-    counts = torch.tensor([len(classes[role]) for role in ROLES], dtype=torch.float64)
-    curves["class_size"] = _curve(range(1, len(ROLES) + 1), counts.expand(len(values), -1))
     return curves
 
 
-def _judged(choosing: Run, testing: Run, classes: Mapping[str, list[Head]], search: Search) -> dict[str, Curve]:
-    """Completeness and minimality, their sets K chosen on other prompts, and which heads the nodes are."""
+def _judged(
+    choosing: Run, testing: Run, members: Sequence[Member], classes: Mapping[str, list[Head]], search: Search
+) -> dict[str, Curve]:
+    """Completeness, and minimality of every member, their sets K chosen on other prompts."""
     nodes = nodes_of(classes)
     if not nodes:
         n_items = len(testing([Kept(())]))
-        names = ("incompleteness_greedy", "incompleteness_sampled", "minimality", "role", "layer", "head")
+        names = ("incompleteness_greedy", "incompleteness_sampled", "minimality")
         return {name: _curve([1], torch.full((n_items, 1), torch.nan)) for name in names}
     greedy = greedy_removals(choosing, nodes, search.n_greedy)
     steps = [greedy[: step + 1] for step in range(len(greedy))]
     sampled = sampled_removals(nodes, search.n_sampled, search.seed)
     costs = removal_costs(testing, nodes, best_contexts(choosing, nodes, classes, search))
-    ranks = range(1, len(nodes) + 1)
+    of_members = [nodes.index((*each.head, ACTS_AT[each.role])) for each in members]
     return {
         "incompleteness_greedy": _curve(range(1, len(steps) + 1), incompleteness(testing, nodes, steps)),
         "incompleteness_sampled": _curve(range(1, len(sampled) + 1), incompleteness(testing, nodes, sampled)),
-        "minimality": _curve(ranks, costs),
-        **{name: _curve(ranks, named.expand(len(costs), -1)) for name, named in _named(nodes, classes).items()},
+        "minimality": _curve(range(1, len(members) + 1), costs[:, of_members]),
     }
 
 
-def _named(nodes: Sequence[Node], classes: Mapping[str, list[Head]]) -> dict[str, Tensor]:
-    """Class, layer and head of every node: three of [node]."""
-    roles = [next(place for place, role in enumerate(ROLES, 1) if node in nodes_of(classes, (role,))) for node in nodes]
-    columns = {"role": roles, "layer": [node[0] for node in nodes], "head": [node[1] for node in nodes]}
-    return {name: torch.tensor(values, dtype=torch.float64) for name, values in columns.items()}
+def _columns(members: Sequence[Member], passed: Tensor, n_items: int) -> dict[str, Curve]:
+    """Which heads are of which class and by what, how many are of each, and how many pass each test of a mover."""
+    rows = [[ROLES.index(each.role) + 1.0, *map(float, each.head), each.score, each.least] for each in members]
+    columns = torch.tensor(rows or [[torch.nan] * len(OF_MEMBERS)], dtype=torch.float64).T
+    counts = [sum(each.role == role for each in members) for role in ROLES]
+    return {
+        **{name: _same(column, n_items) for name, column in zip(OF_MEMBERS, columns, strict=True)},
+        "class_size": _same(torch.tensor(counts), n_items),
+        "mover_tests": _same(passed, n_items),
+    }
+
+
+def _same(values: Tensor, n_items: int) -> Curve:
+    """A curve over 1, 2, ... that is the same for all prompts."""
+    return _curve(range(1, len(values) + 1), values.expand(n_items, -1))
 
 
 def _curve(x: Sequence[int], values: Tensor) -> Curve:

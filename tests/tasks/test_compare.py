@@ -27,6 +27,7 @@ CLAIMS = {
     "together": ClaimSpec(**EARLIER, expected="within", margin=0.1),
     "far_apart": ClaimSpec(**EARLIER, expected="below", margin=1.0),
     "more_seeds": ClaimSpec(**EARLIER, expected="below", least_n=6),
+    "more_heads": ClaimSpec(**EARLIER, expected="below", least_n=6, needs="heads of both kinds"),
     "no_number": ClaimSpec(found="select 1 as unit_id, model::double as value from trials", expected="above", unit="x"),
 }
 
@@ -79,6 +80,7 @@ def test_each_seed_of_each_probe_has_its_phase_change_where_it_was_planted(home:
         ("together", "does not hold", "contradicts it: a difference within ±0.1"),
         ("far_apart", "holds", None),
         ("more_seeds", "cannot be tested", "units with both a value and a control: 5; the claim asks for at least 6"),
+        ("more_heads", "cannot be tested", "asks for at least 6; a unit needs heads of both kinds"),
         ("no_number", "cannot be tested", "`found` fails: Conversion Error"),
     ],
 )
