@@ -21,6 +21,7 @@ ROWS = [
 REQUIRED = {"user_prompts": {"rows": ROWS}}
 TOLD_BY = {  # whose scenes, or words, a generator without a scene of its own tells
     "noun_list_grid": "verbatim_list",
+    "noun_list_scenarios": "verbatim_list",
     "evidence_present": "needle",
     "needle_grid": "needle",
     "slot_of_k": "key_value_recall",
