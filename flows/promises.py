@@ -1,4 +1,4 @@
-"""The warehouse's promises, checked: its views built anew and every promise asked again, whatever was known before."""
+"""The warehouse's promises, checked: every lake file read, the views built anew, every promise asked again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _logger = logging.getLogger("mneme")
 
 @flow(name="promises", flow_run_name="promises", persist_result=False)
 def promises() -> dict[str, Any]:
-    """Merge the lake, build the views anew and check what they promise.
+    """Compare every lake file with its checksum, merge the lake, build the views anew and check what they promise.
 
     Returns how many lake files came in and what was set aside as damaged. Raises PromisesBroken, naming each promise,
     when one does not hold; readers have the results all the same.

@@ -10,11 +10,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+_SETTLED_SECONDS = 2.0  # file systems keep times in steps, of up to two seconds
+
 
 def sha256_file(path: Path) -> str:
     """sha256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stamp_of(path: Path) -> str | None:
+    """What differs once a file was written, replaced, renamed or touched: its inode, its size, both its times.
+
+    Nobody can set the time of the last change, so only a disk that loses bits goes unseen. None while that time is so
+    recent that another change could carry the same one.
+    """
+    found = path.stat()
+    if time.time() - found.st_ctime < _SETTLED_SECONDS:
+        return None
+    return f"{found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
 
 
 def sync_folder(folder: Path) -> None:

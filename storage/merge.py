@@ -13,13 +13,20 @@ import duckdb
 import polars as pl
 
 from storage.duck import WarehouseError
-from storage.files import sha256_file
+from storage.files import sha256_file, stamp_of
 from storage.lake import ANSWERS, QUARANTINE, Lake
 from storage.layouts import fits
 from storage.parquet import LAYOUT, LaterLayout, TornFile, sealed_frame
 from storage.parquet import layout_of as layout_of_bytes
 
 _FILES_AT_ONCE = 200
+_FILE_COLUMNS = {
+    "lake_file": pl.String,
+    "table_name": pl.String,
+    "sha256": pl.String,
+    "n_rows": pl.Int64,
+    "stamp": pl.String,
+}
 _SQL_TYPES: dict[pl.DataType | type[pl.DataType], str] = {
     pl.String(): "varchar",
     pl.Int64(): "bigint",
@@ -31,12 +38,24 @@ _SQL_TYPES: dict[pl.DataType | type[pl.DataType], str] = {
 
 @dataclass
 class Merged:
-    """What one merge did: files and rows that came in, files that went, files set aside and why."""
+    """What one merge did: files and rows that came in, files that went, files set aside and why.
+
+    `stamps` are those of files that were read and found as they were merged.
+    """
 
     n_files: int = 0
     n_rows: int = 0
     n_gone: int = 0
     quarantined: list[str] = field(default_factory=list)
+    stamps: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A file whose rows are in: its checksum, and its stamp where that may be trusted."""
+
+    sha256: str
+    stamp: str | None
 
 
 def layout_of(connection: duckdb.DuckDBPyConnection) -> int | None:
@@ -56,7 +75,7 @@ def create_raw(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("create table raw.meta (name varchar primary key, value varchar not null)")
     connection.execute(
         "create table raw.files (lake_file varchar primary key, table_name varchar not null, sha256 varchar not null,"
-        " n_rows bigint not null, merged_at timestamp not null)"
+        " n_rows bigint not null, merged_at timestamp not null, stamp varchar)"
     )
     for table in TABLES:
         columns = [
@@ -93,13 +112,16 @@ def new_generation(connection: duckdb.DuckDBPyConnection) -> None:
     set_meta(connection, "generation", uuid.uuid4().hex)
 
 
-def merge(connection: duckdb.DuckDBPyConnection, lake: Lake) -> Merged:
+def merge(connection: duckdb.DuckDBPyConnection, lake: Lake, *, recheck: bool = False) -> Merged:
     """Make the raw tables equal to the lake, inside the caller's transaction; damaged files are set aside.
 
-    Raises WarehouseError for a lake file of a later version of Mneme.
+    A file whose stamp is the one that it was merged with is not read; `recheck` reads every file and compares its
+    checksum. Raises WarehouseError for a lake file of a later version of Mneme.
     """
     merged = Merged()
-    known = dict(connection.execute("select lake_file, sha256 from raw.files").fetchall())
+    connection.execute("alter table raw.files add column if not exists stamp varchar")  # a warehouse from before stamps
+    found = connection.execute("select lake_file, sha256, stamp from raw.files").fetchall()
+    known = {name: _Known(sha256, None if recheck else stamp) for name, sha256, stamp in found}
     # A trial's rows are delivered before its answer: read the answers, and only then look for rows.
     _merge_changed(connection, lake, lake.files(ANSWERS), known, merged)
     others = [name for name in lake.files() if not name.startswith(f"{ANSWERS}/")]
@@ -107,34 +129,44 @@ def merge(connection: duckdb.DuckDBPyConnection, lake: Lake) -> Merged:
     gone = sorted(set(known) - set(lake.files()))
     _drop_rows(connection, gone)
     merged.n_gone = len(gone)
+    _remember(connection, merged.stamps)
     if merged.n_files or merged.n_gone:
         new_generation(connection)
     return merged
 
 
 def _merge_changed(
-    connection: duckdb.DuckDBPyConnection, lake: Lake, names: list[str], known: dict[str, str], merged: Merged
+    connection: duckdb.DuckDBPyConnection, lake: Lake, names: list[str], known: dict[str, _Known], merged: Merged
 ) -> None:
-    changed = [name for name in names if not _is_known(lake, name, known.get(name))]
+    changed = [name for name in names if not (name in known and _is_as_merged(lake, name, known[name], merged))]
     for start in range(0, len(changed), _FILES_AT_ONCE):
         _merge_files(connection, lake, changed[start : start + _FILES_AT_ONCE], merged)
 
 
-def _is_known(lake: Lake, name: str, known_sha256: str | None) -> bool:
+def _is_as_merged(lake: Lake, name: str, known: _Known, merged: Merged) -> bool:
+    path = lake.folder / name
     try:
-        return known_sha256 is not None and sha256_file(lake.folder / name) == known_sha256
+        stamp = stamp_of(path)  # before its bytes: what changes while they are read changes the stamp
+        if stamp is not None and stamp == known.stamp:
+            return True
+        if sha256_file(path) != known.sha256:
+            return False
     except FileNotFoundError:
         return True  # it went meanwhile: its rows go below
+    if stamp is not None:
+        merged.stamps[name] = stamp
+    return True
 
 
 def _merge_files(connection: duckdb.DuckDBPyConnection, lake: Lake, names: list[str], merged: Merged) -> None:
     """Replace the rows of some files by what is in them now."""
     columns = _columns(connection)
     frames: dict[str, list[pl.DataFrame]] = defaultdict(list)
-    facts: list[tuple[str, str, str, int]] = []
+    facts: list[tuple[str, str, str, int, str | None]] = []
     for name in names:
         table = name.split("/")[0]
         try:
+            stamp = stamp_of(lake.folder / name)
             data = (lake.folder / name).read_bytes()
             frame = sealed_frame(name, data)
         except FileNotFoundError:
@@ -147,16 +179,26 @@ def _merge_files(connection: duckdb.DuckDBPyConnection, lake: Lake, names: list[
             merged.quarantined.append(_set_aside(lake, name))
             continue
         frames[table].append(frame.with_columns(pl.lit(name).alias("lake_file")))
-        facts.append((name, table, sha256(data).hexdigest(), len(frame)))
+        facts.append((name, table, sha256(data).hexdigest(), len(frame), stamp))
     _drop_rows(connection, [name for name, *_ in facts])
     for table, parts in frames.items():
         _insert(connection, table, pl.concat(parts, how="diagonal"))
     if facts:
         now = pl.lit(datetime.now(UTC)).alias("merged_at")
-        rows = pl.DataFrame(facts, schema=["lake_file", "table_name", "sha256", "n_rows"], orient="row")
+        rows = pl.DataFrame(facts, schema=_FILE_COLUMNS, orient="row")
         _insert(connection, "files", rows.with_columns(now))
     merged.n_files += len(facts)
-    merged.n_rows += sum(n_rows for *_, n_rows in facts)
+    merged.n_rows += sum(n_rows for _, _, _, n_rows, _ in facts)
+
+
+def _remember(connection: duckdb.DuckDBPyConnection, stamps: dict[str, str]) -> None:
+    """Note the stamps of files that are as they were merged, so that they need not be read the next time."""
+    if stamps:
+        connection.register("seen", pl.DataFrame({"lake_file": [*stamps], "stamp": [*stamps.values()]}))
+        connection.execute(
+            "update raw.files set stamp = s.stamp from seen as s where raw.files.lake_file = s.lake_file"
+        )
+        connection.unregister("seen")
 
 
 def later_file(lake: Lake, name: str) -> WarehouseError:

@@ -48,9 +48,9 @@ def publish(home: Home, *, recheck: bool = False) -> Published:
     """Bring everything delivered so far before the readers.
 
     Under a lock: merges the lake in one transaction, rebuilds the views, checks their promises, and replaces
-    results.duckdb when it is out of date; `recheck` builds the views and checks the promises even where nothing is new.
-    Raises WarehouseError with one sentence; whatever happens, readers keep the
-    last published copy.
+    results.duckdb when it is out of date. `recheck` trusts nothing: it reads every lake file, builds the views and
+    checks the promises even where nothing is new. Raises WarehouseError with one sentence; whatever happens, readers
+    keep the last published copy.
     """
     started = time.monotonic()
     with file_lock(home.locks / "warehouse.lock"):
@@ -126,7 +126,7 @@ def _merge_and_copy(home: Home, recheck: bool) -> tuple[Merged, list[str], bool]
         if layout_of(connection) is None:
             create_raw(connection)
             new_generation(connection)
-        merged = merge(connection, Lake(home.lake))
+        merged = merge(connection, Lake(home.lake), recheck=recheck)
         _refresh_views(connection, recheck)
         promises = _check_promises(connection)
         generation = get_meta(connection, "generation")

@@ -19,5 +19,5 @@ def _is_busy(_task: Any, _run: Any, state: Any) -> bool:
 
 @task(name="publish", persist_result=False, retries=2, retry_delay_seconds=[1, 5], retry_condition_fn=_is_busy)
 def publish(home: Home, *, recheck: bool = False) -> Published:
-    """Merge what is new in the lake and replace `results.duckdb`; `recheck` trusts no view and no earlier check."""
+    """Merge what is new in the lake and replace `results.duckdb`; `recheck` trusts no file and no earlier check."""
     return publish_home(home, recheck=recheck)
