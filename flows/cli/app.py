@@ -9,6 +9,7 @@ from typing import NoReturn
 import typer
 
 from flows.cli import backups, cleanup, look, query, run
+from flows.ending import terminable
 from flows.troubles import RunTroubled
 from mneme.errors import MnemeError
 from storage.disk import full_sentence, is_full
@@ -39,6 +40,7 @@ app.command("restore")(backups.restore)
 
 _INTERRUPTED = 130
 _TERMINATED = 143
+_ENDINGS = ("Terminated", "TerminationSignal")  # ours, and Prefect's without importing it
 _UNREACHED = ("Failed to reach API at", "ephemeral Prefect API server")  # how Prefect says it
 
 
@@ -49,7 +51,8 @@ def main() -> None:
     143.
     """
     try:
-        app()
+        with terminable():
+            app()
     except SystemExit as leaving:
         if leaving.code == _INTERRUPTED:  # typer's word for Ctrl-C
             _say("interrupted; what was computed is kept, run the same command again to go on", _INTERRUPTED)
@@ -83,9 +86,9 @@ def _say(sentence: str, code: int) -> NoReturn:
 
 
 def _is_terminated(error: BaseException) -> bool:
-    """Whether SIGTERM is behind an error: what ends a whole group ends Prefect's server too, which is then missed."""
+    """Whether SIGTERM is behind an error: a server of Prefect's that was ended as well is missed on the way out."""
     behind: BaseException | None = error
-    while behind is not None and type(behind).__name__ != "TerminationSignal":  # Prefect's, without importing it
+    while behind is not None and type(behind).__name__ not in _ENDINGS:
         behind = behind.__cause__ or behind.__context__
     return behind is not None
 

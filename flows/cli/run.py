@@ -52,6 +52,7 @@ def _run(home: Home, asked: Study, anew: list[str]) -> None:
     from tasks.narrator import listening
 
     started = time.monotonic()
+    _choose_server(home)
     try:
         with Terminal(len(asked.trials)) as terminal, listening(terminal):
             outcome: dict[str, Any] = study_flow(asked.name, settings=asked.settings, refresh=anew)
@@ -59,6 +60,16 @@ def _run(home: Home, asked: Study, anew: list[str]) -> None:
         print_summary(home, trouble.outcome, time.monotonic() - started)
         raise
     print_summary(home, outcome, time.monotonic() - started)
+
+
+def _choose_server(home: Home) -> None:
+    """Prefect's server is the one that is set, else one of this run."""
+    from prefect.settings import PREFECT_API_URL
+
+    if not PREFECT_API_URL.value():
+        from flows.temporary_server import use_temporary_server
+
+        use_temporary_server(home)
 
 
 def _refuse_unknown(asked: Study, anew: list[str]) -> None:
