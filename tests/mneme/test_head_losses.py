@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from mneme.batch import Batch
 from mneme.capturing import capture
@@ -77,6 +78,37 @@ def test_it_is_dormant_on_the_one_domain_and_active_on_the_other(planted):
     assert measure(probe, {}, PLAIN, lm=planted)["scores"][:, 0, 0].tolist() == [1, 1, 1]
     assert measure(probe, {}, TRIGGERING, lm=planted)["scores"][:, 0, 0].tolist() == [0, 0, 0]
     assert measure(probe, {}, PLAIN, lm=planted)["scores"][:, 0, 1:].max() == 0  # attends uniformly
+
+
+def test_its_control_zeroes_the_other_heads_of_the_layer_where_it_rests(planted):
+    probe = probes.get("active_dormant")
+    control = measure(probe, {"control": "other_heads"}, PLAIN, lm=planted)["scores"]
+    assert control[:, 0, 0].tolist() == [1, 1, 1], "the other planted heads write nothing"
+    assert control[:, 0, 1:].max() == 0, "they do not rest"
+    assert measure(probe, {"control": "other_heads"}, TRIGGERING, lm=planted)["scores"][:, 0, 0].tolist() == [0, 0, 0]
+
+
+def test_its_control_is_the_mean_over_other_heads_of_whether_the_loss_stays():
+    lm = LanguageModel(tiny("llama"), "llama", None, "cpu")
+    ids = torch.randint(3, 40, (4, 20), generator=torch.Generator().manual_seed(1))
+    prompts = Promptset(Batch.of(ids), facts={"bos_mode": "native", "offset": 1})
+    changes, attention = loss_changes(lm, prompts.clean, "zero"), first_token_attention(lm, prompts.clean)
+    most, least = float(changes.abs().median()), float(attention.median())
+    given = {"control": "other_heads", "most_loss": most, "least_attention": least}
+    found = measure(probes.get("active_dormant"), given, prompts, lm=lm)["scores"]
+    for item, layer, head in torch.cartesian_prod(*(torch.arange(size) for size in changes.shape)).tolist():
+        others = [abs(float(changes[item, layer, each])) < most for each in range(lm.n_heads) if each != head]
+        share = sum(others) / len(others) if float(attention[item, layer, head]) > least else 0.0
+        assert float(found[item, layer, head]) == pytest.approx(share)
+    assert 0 < float(found.mean()) < 1
+
+
+def test_a_head_alone_in_its_layer_has_no_control():
+    config = GPT2Config(vocab_size=40, n_positions=32, n_embd=8, n_layer=1, n_head=1, bos_token_id=0, eos_token_id=0)
+    lm = LanguageModel(GPT2LMHeadModel(config).eval(), "one", None, "cpu")
+    prompts = Promptset(Batch.of(torch.arange(3, 23)[None]), facts={"bos_mode": "native"})
+    found = measure(probes.get("active_dormant"), {"control": "other_heads"}, prompts, lm=lm)["scores"]
+    assert found.isnan().all()
 
 
 def test_its_value_at_the_first_token_is_drained(planted):

@@ -128,6 +128,7 @@ def test_a_token_that_copies_the_first_one_s_stream_is_a_sink_with_its_attention
         ("sink_by_position", {"n_keys": 0}, "n_keys"),
         ("active_dormant", {"least_attention": 2}, "least_attention"),
         ("active_dormant", {"most_loss": None}, "most_loss"),
+        ("active_dormant", {"control": "random"}, "choose one of none, other_heads"),
     ],
 )
 def test_parameters_that_cannot_be_meant_are_refused(name, parameters, message):
