@@ -12,6 +12,7 @@ import mneme
 from flows.study import study
 from flows.troubles import TrialsFailed
 from storage import identity
+from storage.entries import value_in
 from storage.home import Home
 from storage.rows import rows
 from tests.planted import INDUCTION_HEAD, PREVIOUS_TOKEN_HEAD
@@ -47,6 +48,21 @@ def test_a_second_run_computes_nothing_and_changes_nothing(home: Home) -> None:
     second = run(home)
     assert (second["forwards"], second["computed_trials"]) == (0, 0)
     assert rows(home, SCORES) == before
+
+
+@pytest.mark.parametrize("is_trace_lost", [False, True])
+def test_a_delivery_made_anew_from_stored_items_tells_the_cost_of_the_first(home: Home, is_trace_lost: bool) -> None:
+    costs = "select trial_id, forwards, seconds from mart.trials order by all"
+    run(home)
+    before = rows(home, costs)
+    assert [each["forwards"] > 0 for each in before] == [True] * 3
+    shutil.rmtree(home.lake)
+    traces = [path for path in home.entries.iterdir() if (value_in(path.read_bytes()) or {}).get("stage") == "trace"]
+    assert traces
+    for path in traces if is_trace_lost else []:
+        path.unlink()
+    assert run(home)["forwards"] == 0
+    assert rows(home, costs) == before
 
 
 def test_refresh_computes_the_named_trials_only(home: Home) -> None:
