@@ -28,6 +28,24 @@ def answer_accuracy_readout(prompts: Promptset, who: str) -> Readout:
     return Readout("answer_accuracy", "fraction", value, columns=answers.clamp_min(0))
 
 
+def top1_accuracy_readout(prompts: Promptset, who: str) -> Readout:
+    """1 where a correct answer is the first choice of the whole vocabulary, else 0; a tie is no credit.
+
+    Unit: fraction. Raises: NotApplicable without correct answers. Source: METHODS 5c (accuracy over the vocabulary)
+    """
+    if prompts.correct_ids is None:
+        raise NotApplicable(f"{who} needs prompts with correct answers, and this promptset has none")
+    answers = answers_of(prompts.correct_ids, "correct")
+
+    def value(logits: Tensor, items: Tensor, _: Tensor) -> Tensor:
+        named = answers.to(logits.device)[items]
+        best = logits.gather(1, named.clamp_min(0)).masked_fill(named < 0, -torch.inf).amax(dim=1)
+        top = logits.amax(dim=1)
+        return ((best == top) & ((logits == top[:, None]).sum(dim=1) == 1)).to(logits)
+
+    return Readout("top1_accuracy", "fraction", value)
+
+
 def copy_accuracy_readout(prompts: Promptset, who: str) -> Readout:
     """Share of tokens of copy 2 that are the first choice, over the tokens that copy 1 makes known; a tie is no credit.
 

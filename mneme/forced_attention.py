@@ -9,9 +9,10 @@ from torch import Tensor
 
 from mneme.batch import Batch
 from mneme.errors import BadInput
-from mneme.head_changes import HeadChanges, HeadSet, Replacement, run_changes
+from mneme.head_changes import HeadChanges, HeadSet, Replacement, check_sets, run_changes
 from mneme.interception import AttentionCall
 from mneme.model import LanguageModel
+from mneme.named_attention import Named, attention_between
 from mneme.patching import position_of
 from mneme.progress import Progress, silent
 from mneme.readouts import Readout, as_readout
@@ -48,6 +49,33 @@ def force_attention(  # noqa: PLR0913  the parts of one question
 
     changes = HeadChanges(sets, prepare, places.expand(len(sets), -1))
     return run_changes(lm, batch, as_readout(readout), changes, progress)
+
+
+@torch.no_grad()
+def attention_when_forced(
+    lm: LanguageModel, ids: Tensor | Batch, pairs: Sequence[Named], heads: HeadSet, rows: Tensor, query: str | int
+) -> Tensor:
+    """Attention between labelled tokens while some heads look where `rows` say: [item layer head pair], 0 .. 1.
+
+    `rows` and `query` as in `force_attention`. Heads up to the first forced layer look as in the free run, and
+    of a forced head this says where it would have looked. NaN where the key lies outside a layer's window.
+    Source: METHODS 5c. Raises: as `force_attention`, and BadInput for an unknown label.
+    """
+    batch = lm.batch(ids)
+    places = position_of(batch, query)
+    check_sets(lm, [heads])
+    rows = _checked(lm, batch, rows.to(batch.ids.device), places, [heads])
+
+    def change(call: AttentionCall, z: Tensor, some: slice) -> Tensor:
+        here = [head for layer, head in heads if layer == call.layer]
+        if not here:
+            return z
+        now, items, at = z.clone(), torch.arange(len(z), device=z.device), places[some]
+        for head in here:
+            now[items, at, head] = _forced(call, z, rows[some])[items, at, head]
+        return now
+
+    return attention_between(lm, batch, pairs, change)
 
 
 def even_rows(batch: Batch, labels: Sequence[str]) -> Tensor:

@@ -260,3 +260,28 @@ def colors_model() -> GPT2LMHeadModel:
     _planted_head(block, 1, (POSITION, nowhere, POSITION), (TOKEN, -0.9 * torch.eye(BLOCK), OUT))
     _identity_norm(block.ln_1, n_ones=2)
     return model
+
+
+def inhibited_model() -> GPT2LMHeadModel:
+    """As `colors_model`, in two layers: L0H1 tells L1H0 where not to look, over [first, color, color, color, END].
+
+    L0H1 looks from END at the three colors equally, from elsewhere at the first token, and writes what it sees into the
+    third block, which L1H0 reads as colors to avoid. L1H0 looks from END to the other colors equally and copies, with
+    the taste of `colors_model`.
+    """
+    model = _blank()
+    first, second = model.transformer.h
+    taste, eye = torch.eye(BLOCK), torch.eye(BLOCK)
+    for place, color in enumerate(COLORS):
+        taste[color, color] = 1.0 - 0.01 * place
+    looks = torch.zeros(BLOCK, BLOCK)
+    looks[:4, 0], looks[4, 1:4] = 1.0, 1.0
+    is_color = torch.zeros(BLOCK, BLOCK)
+    is_color[4, list(COLORS)] = 1.0
+    _planted_head(first, 1, (POSITION, looks, POSITION), (TOKEN, eye, PREVIOUS))
+    _planted_head(second, 0, (POSITION, is_color, TOKEN), (TOKEN, taste, OUT))
+    with torch.no_grad():
+        second.attn.c_attn.weight[PREVIOUS, :BLOCK] = -eye * SCALE * BLOCK**0.5
+    _identity_norm(first.ln_1, n_ones=2)
+    _identity_norm(second.ln_1, n_ones=3)
+    return model

@@ -103,7 +103,7 @@ OF_GROUPS = ("read_twice_gain", "u_index")  # one number a group of prompts, on 
 OWN: dict[str, Callable[[LanguageModel], Promptset]] = {
     "concept_depth": _with_concept,
     "ioi_circuit": _of_two_names,
-    "colored_objects_repair": _of_colors,
+    **dict.fromkeys(("colored_objects_repair", "repair_curve"), _of_colors),
     **dict.fromkeys(OF_GROUPS, _in_groups),
     **dict.fromkeys(("conflict_pruning", "context_rate", "memory_rate", "other_rate"), _of_known_facts),
     **dict.fromkeys(("ph3_importance", "value_scaling"), _of_known_facts),

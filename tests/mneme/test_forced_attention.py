@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,16 +11,18 @@ import torch
 
 from mneme.batch import Batch
 from mneme.errors import BadInput, NotApplicable
-from mneme.forced_attention import even_rows, force_attention
+from mneme.forced_attention import attention_when_forced, even_rows, force_attention
 from mneme.head_order import Ranking
 from mneme.model import LanguageModel, load_model
+from mneme.named_attention import attention_between
 from mneme.probes.colored_objects_repair import colored_objects_repair
+from mneme.probes.repair_curve import repair_curve
 from mneme.promptset import Promptset
 from mneme.readouts import Readout
 from tests.architectures import VOCABULARY, tiny
 from tests.color_prompts import color_prompts
 from tests.ioi_prompts import ioi_prompts
-from tests.planted import colors_model, save
+from tests.planted import colors_model, inhibited_model, save
 from tests.references import changed_heads, read, stock_logits
 
 MOVER, INHIBITION = (0, 0), (0, 1)
@@ -183,6 +186,116 @@ def test_other_promptsets_and_bad_parameters_are_refused(lm: LanguageModel, prom
         repaired(lm, prompts, least_accuracy=0.5, most_accuracy=0.4)
     with pytest.raises(NotApplicable, match="1 heads of the ranking have a score above 0, fewer than the 2 of ks"):
         repaired(lm, prompts, ks=[1, 2])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_later_heads_look_as_in_a_run_in_which_the_forced_heads_wrote_that(family: str) -> None:
+    lm = LanguageModel(tiny(family, torch.float64), family, None, "cpu")
+    ids = torch.randint(3, VOCABULARY, (4, 9), generator=torch.Generator().manual_seed(0))
+    places = torch.tensor([8, 6, 7, 8])
+    batch = Batch(ids, places + 1, {"query": places, "near": places - 1, "far": places - 3})
+    rows = even_rows(batch, ["near", "far"])
+    pairs, heads = [("query", "near"), ("query", "far")], [(0, 1), (1, 2)]
+    found = attention_when_forced(lm, batch, pairs, heads, rows, "query")
+    free = attention_between(lm, batch, pairs)
+    torch.testing.assert_close(found[:, 0], free[:, 0])
+    for item in range(4):
+        place, alone = int(places[item]), batch.select(torch.tensor([item]))
+        maps = rows_when_forced(lm, alone, heads)
+        for layer, attention in enumerate(maps):
+            known = torch.stack([attention[0, :, place, place - 1], attention[0, :, place, place - 3]], dim=1)
+            torch.testing.assert_close(found[item, layer], known.to(found), atol=1e-6, rtol=0)  # float32 softmax
+
+
+def rows_when_forced(lm: LanguageModel, batch: Batch, heads: list[tuple[int, int]]) -> list[torch.Tensor]:
+    """Attention maps of one prompt with heads forced by hand, through plain hooks and the stock eager attention."""
+    stock = lm.hf.config._attn_implementation
+    values: dict[int, torch.Tensor] = {}
+    hooks = []
+    for layer, module in enumerate(lm.attention_modules):
+
+        def keep(
+            module: torch.nn.Module, args: tuple[torch.Tensor], kwargs: dict[str, Any], layer: int = layer
+        ) -> None:
+            values[layer] = projected(module, kwargs["hidden_states"] if "hidden_states" in kwargs else args[0], lm)
+
+        hooks.append(module.register_forward_pre_hook(keep, with_kwargs=True))
+
+    def change(layer: int, z: torch.Tensor) -> torch.Tensor:
+        query, near, far = (int(batch.labels[name][0]) for name in ("query", "near", "far"))
+        for at, head in heads:
+            if at == layer:
+                z[0, query, head] = (values[layer][0, head, near] + values[layer][0, head, far]) / 2
+        return z
+
+    try:
+        lm.hf.set_attn_implementation("eager")
+        with changed_heads(lm, change):
+            return list(lm.hf(batch.ids[:, : int(batch.lengths[0])], output_attentions=True).attentions)
+    finally:
+        lm.hf.set_attn_implementation(stock)
+        for hook in hooks:
+            hook.remove()
+
+
+def test_the_curve_says_how_much_is_right_before_and_after(lm: LanguageModel) -> None:
+    def found(target: str) -> dict[str, list[float]]:
+        made = half_right()
+        ranking = ranking_of(lm, made, INHIBITION)
+        curves = repair_curve(lm, made, ranking, probe_seed=0, ks=[1], share=0.125, target=target)
+        assert curves["accuracy"].x.tolist() == [0.0, 1.0]
+        assert int(curves["to_wrong"].values[:, 0].isnan().sum()) == 6  # the half that chose the heads that answer
+        return {name: curve.values.nanmean(dim=0).tolist() for name, curve in curves.items()}
+
+    repaired, hurt = found("wrong"), found("correct")
+    assert repaired["accuracy"] == repaired["accuracy_of_vocabulary"] == [0.5, 1.0]
+    assert hurt["accuracy"] == [0.5, 0.0]
+    assert repaired["random_accuracy"] == pytest.approx([(0 + 1 / 2 + 1 / 2) / 3])  # the mover, and two that are idle
+    assert repaired["to_wrong"] == pytest.approx([2 / 3, 2 / 3], abs=1e-4)  # heads of one layer do not see each other
+    assert repaired["to_correct"] == pytest.approx([1 / 3, 1 / 3], abs=1e-4)
+
+
+def half_right() -> Promptset:
+    """The prompts that ask for color 10, which is always said, or for 11."""
+    made = color_prompts()
+    assert made.correct_ids is not None
+    return paired(made.select(torch.nonzero(made.correct_ids[:, 0] < 12)[:, 0]))
+
+
+def paired(prompts: Promptset) -> Promptset:
+    """With counterparts whose colors are other tokens, so that what the heads write for a color matters."""
+    return replace(prompts, corrupt=Batch.of(torch.where(is_color(prompts.clean.ids), 50, prompts.clean.ids)))
+
+
+def is_color(ids: torch.Tensor) -> torch.Tensor:
+    return (ids >= 10) & (ids <= 12)
+
+
+def test_the_heads_that_answer_turn_where_an_inhibition_head_of_an_earlier_layer_sends_them(tmp_path: Path) -> None:
+    """METHODS 5c: the mover's attention to wrong colors falls, and rises to the right one, when it is told so."""
+    lm, made = load_model(save(inhibited_model(), tmp_path)), half_right()
+    curves = repair_curve(lm, made, ranking_of(lm, made, (0, 1)), probe_seed=0, ks=[1], share=0.125)
+    mean = {name: curve.values.nanmean(dim=0).tolist() for name, curve in curves.items()}
+    assert mean["to_wrong"] == pytest.approx([2 / 3, 0.0], abs=1e-3)
+    assert mean["to_correct"] == pytest.approx([1 / 3, 1.0], abs=1e-3)
+    assert mean["random_to_wrong"] == pytest.approx([2 / 3], abs=1e-3)
+    assert mean["accuracy"] == [0.5, 1.0]
+
+
+def test_a_curve_of_nothing_to_repair_or_of_other_prompts_is_refused(lm: LanguageModel, prompts: Promptset) -> None:
+    def ask(some: Promptset, **parameters: Any) -> None:
+        repair_curve(lm, some, ranking_of(lm, some, INHIBITION), probe_seed=0, ks=[1], **parameters)
+
+    with pytest.raises(NotApplicable, match="repair_curve needs the promptset colored_objects"):
+        ask(ioi_prompts(4))
+    with pytest.raises(NotApplicable, match="repair_curve needs clean and corrupt prompts"):
+        ask(replace(prompts, corrupt=None))
+    with pytest.raises(NotApplicable, match=r"no head of .* helps the answer, so none can be watched"):
+        ask(replace(prompts, corrupt=Batch.of(prompts.clean.ids)))
+    with pytest.raises(NotApplicable, match=r"repair_curve: .* answers 0\.333 .*outside of 0\.5 \.\. 0\.9"):
+        ask(paired(prompts), least_accuracy=0.5)
+    with pytest.raises(BadInput, match=r"repair_curve\.share is 2"):
+        ask(paired(prompts), share=2)
 
 
 def test_heads_ranked_on_the_same_prompts_are_tested_on_the_others(lm: LanguageModel, prompts: Promptset) -> None:

@@ -86,7 +86,7 @@ def test_a_behavior_shares_all_its_heads_with_itself_and_none_with_one_of_other_
     other.scores[:, 0, 2:] = 1.0
     for ranking, n_shared, p_value in ((own, 2, 1 / comb(8, 2)), (other, 0, 1.0)):
         curves = head_reuse(lm, prompts, ranking, probe_seed=0, shares=[0.25])
-        said = {name: curve.values[0].item() for name, curve in curves.items()}
+        said = {name: curve.values[0, 0].item() for name, curve in curves.items()}
         assert said["n_shared"] == n_shared
         assert (said["n_here"], said["n_there"]) == (2, 2)
         assert said["jaccard"] == said["overlap_coefficient"] == n_shared / 2
@@ -103,6 +103,28 @@ def test_half_of_the_heads_shared_has_the_right_tail_of_the_hypergeometric(
     assert float(curves["n_shared"].values[0, 0]) == 1
     assert float(curves["p_value"].values[0, 0]) == pytest.approx((2 * 6 + 1) / comb(8, 2))
     assert float(curves["jaccard"].values[0, 0]) == pytest.approx(1 / 3)
+
+
+def test_the_heads_of_either_behavior_are_named_with_their_effects_shared_ones_first(
+    lm: LanguageModel, prompts: Promptset
+) -> None:
+    other = Ranking(torch.zeros(3, 2, 4), is_elsewhere=True)
+    other.scores[:, 0, 2], other.scores[:, 1, 0] = 1.0, -1.0
+    curves = head_reuse(lm, prompts, other, probe_seed=0, share=0.25)
+    said = {name: curve.values[0].tolist() for name, curve in curves.items()}
+    assert list(zip(said["layer"], said["head"], strict=True)) == [MOVER, (0, 2), NEGATIVE]
+    assert (said["is_here"], said["is_there"]) == ([1, 0, 1], [1, 1, 0])
+    assert said["effect_there"] == [-1.0, 1.0, 0.0]
+    here = path_patching(lm, prompts)
+    known = torch.stack([here[:, 1, 0], here[:, 0, 2], here[:, 1, 1]], dim=1).double()
+    torch.testing.assert_close(curves["effect_here"].values, known)
+
+
+def test_behaviors_without_any_effect_name_no_head(lm: LanguageModel, prompts: Promptset) -> None:
+    same = replace(prompts, corrupt=replace(prompts.clean, labels={}))
+    curves = head_reuse(lm, same, Ranking(torch.zeros(3, 2, 4), is_elsewhere=True), probe_seed=0, share=0.25)
+    assert bool(curves["layer"].values.isnan().all())
+    assert curves["layer"].values.shape == (8, 1)
 
 
 def test_a_curve_may_take_the_ranking_of_other_prompts(lm: LanguageModel, prompts: Promptset) -> None:
