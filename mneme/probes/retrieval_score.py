@@ -58,7 +58,8 @@ def retrieval_score(  # noqa: PLR0913  what the YAML may set
             the whole needle closed book, or the needle lies outside the layer's window
     decoding: `forced`, the prompt is followed by the needle itself; `greedy`, by what the model says, up to `n_steps`
             tokens or a newline or the end of the text
-    count:  `places`, each token of the needle once; `steps`, every step with a hit, as the public code counts
+    count:  `places`, each token of the needle once; `steps`, every step with a hit, as the public code counts; `any`,
+            1 where one token or more is copied, else 0: the mean over prompts is how often a head is active
     shift:  how many positions after the token count too: a head may read the token after the one that is said
     span:   `needle`, or `random`: as many tokens outside it, before the question, whatever they are, as a control
     side:   `clean` or `corrupt` prompts; corrupt ones that ask for a key without a needle are a control: about 0
@@ -72,7 +73,7 @@ def retrieval_score(  # noqa: PLR0913  what the YAML may set
     Source: METHODS 2a. Departs from it in: teacher forcing is primary, words are not stemmed
     """
     decoding = one_of("retrieval_score.decoding", decoding, ("forced", "greedy"))
-    count = one_of("retrieval_score.count", count, ("places", "steps"))
+    count = one_of("retrieval_score.count", count, ("places", "steps", "any"))
     span = one_of("retrieval_score.span", span, ("needle", "random"))
     shift = whole_number("retrieval_score.shift", shift, 0)
     if least_recall is not None:
@@ -87,6 +88,8 @@ def retrieval_score(  # noqa: PLR0913  what the YAML may set
     score = copied_share(
         top, needle.batch.ids, said if span == "needle" else None, place, shift=shift, repeats=count == "steps"
     )
+    if count == "any":
+        score = (score > 0).float()
     is_kept = (place[0] >= 0) & ~said_closed_book(lm, prompts, needle.tokens)
     if least_recall is not None:
         is_kept &= recall > least_recall

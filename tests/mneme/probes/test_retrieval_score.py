@@ -71,6 +71,25 @@ def test_a_run_that_says_half_of_the_needle_or_less_is_not_kept(
     assert torch.equal(every[head], torch.full((3,), 0.5))
 
 
+def test_a_head_that_copies_part_of_a_needle_is_active_in_that_prompt(
+    copying: LanguageModel, hidden_needles: Promptset
+) -> None:
+    found = scores(copying, hidden_needles, decoding="greedy", n_steps=3, count="any")  # three of ten tokens
+    expected = torch.zeros(3, 2, 4)
+    expected[:, INDUCTION_HEAD[0], INDUCTION_HEAD[1]] = 1.0
+    assert torch.equal(found, expected)
+
+
+def test_a_needle_beyond_the_sliding_window_has_no_score_in_that_layer_instead_of_0() -> None:
+    lm = LanguageModel(tiny("mistral"), "mistral", None, "cpu")
+    window = next(each for each in lm.windows if each is not None)
+    row = list(range(3, 3 + window + 4))
+    far, near = prompts_of([row], [1], [2]), prompts_of([row], [len(row) - 2], [len(row) - 2])
+    is_narrow = torch.tensor([each is not None for each in lm.windows])
+    assert torch.equal(scores(lm, far).isnan().all(dim=2)[0], is_narrow)
+    assert not scores(lm, near).isnan().any()
+
+
 def test_forced_runs_whose_needle_the_model_does_not_predict_are_not_kept(copying: LanguageModel) -> None:
     body = torch.arange(1, 30).tolist()
     prompts = prompts_of([[FIRST_ID, *body, 120]], [5], [5])  # the last token occurs nowhere before
