@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from mneme.errors import BadInput
 from mneme.registry import near_names
 from storage.config_text import plain_yaml
+from storage.rendering import quoted
 from storage.specs import ModelSpec, ProbeSpec, PromptsetSpec, Spec, StudySpec, is_name
 
 Kind = Literal["models", "promptsets", "probes", "studies"]
@@ -45,7 +46,7 @@ def config_path(kind: Kind, name: str) -> Path:
             path = folder / kind / f"{name}.yaml"
             if path.is_file():
                 return path
-    raise BadInput(f"unknown {_SINGULAR[kind]} '{name[:80]}'{near_names(name[:80], config_names(kind))}")
+    raise BadInput(f"unknown {_SINGULAR[kind]} {quoted(name)}{near_names(name[:80], config_names(kind))}")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import textwrap
 
 from mneme.errors import BadInput
 from mneme.registry import near_names
+from storage.rendering import quoted
 from storage.views import View, list_views
 
 _WIDTH = 110
@@ -43,5 +44,7 @@ def _find(name: str) -> View:
     found = views.get(name) or views.get(f"mart.{name}")
     if found is None:
         marts = [each for each in views if each.startswith("mart.")]
-        raise BadInput(f"there is no view '{name[:80]}'" + near_names(f"mart.{name.removeprefix('mart.')}"[:80], marts))
+        raise BadInput(
+            f"there is no view {quoted(name)}" + near_names(f"mart.{name.removeprefix('mart.')}"[:80], marts)
+        )
     return found

@@ -16,7 +16,7 @@ from mneme.errors import BadInput
 from mneme.registry import near_names
 from storage.duck import attach_results, open_results
 from storage.home import Home
-from storage.rendering import FORMATS, rendered, visible, written, written_parquet
+from storage.rendering import FORMATS, quoted, rendered, visible, written, written_parquet
 
 _READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 
@@ -28,7 +28,7 @@ def query(home: Home, sql: str, format: str = "table", output: Path | None = Non
     anything but a single reading statement, for SQL that fails, and when nothing has been published yet.
     """
     if format not in FORMATS:
-        raise BadInput(f"unknown format '{format[:40]}'" + near_names(format[:40], list(FORMATS)))
+        raise BadInput(f"unknown format {quoted(format, 40)}" + near_names(format[:40], list(FORMATS)))
     if format == "parquet" and output is None:
         raise BadInput("parquet is not for the screen: name a file with -o results.parquet")
     with reading(home) as connection:
@@ -136,7 +136,7 @@ def _missing(connection: duckdb.DuckDBPyConnection, error: duckdb.Error) -> str:
     found = connection.execute("select distinct schema_name || '.' || view_name from duckdb_views() where not internal")
     known = [str(row[0]) for row in found.fetchall()]
     marts = [each for each in known if each.startswith("mart.")]
-    return f"there is no view '{asked[:80]}'" + near_names(f"mart.{asked[:80]}", marts)
+    return f"there is no view {quoted(asked)}" + near_names(f"mart.{asked[:80]}", marts)
 
 
 def _first_lines(error: duckdb.Error) -> str:

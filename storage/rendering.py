@@ -23,7 +23,8 @@ FORMATS = ("table", "csv", "json", "parquet")
 _SHOWN_ROWS = 200
 _ROWS_AT_ONCE = 10_000
 _WIDEST = 60
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and line feed
+# all but tab and line feed; and the characters that break lines or turn the direction of writing
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _PLAN = ["explain_key", "explain_value"]
 
 
@@ -112,8 +113,13 @@ _WRITERS: dict[str, Callable[[duckdb.DuckDBPyConnection, TextIO], int]] = {
 
 
 def visible(text: str) -> str:
-    """The text with its control characters written out (\\x1b): nobody else's text may steer a terminal."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    """The text with its control characters written out (\\x1b, \\u202e): nobody else's text may steer a terminal."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def quoted(name: str, longest: int = 80) -> str:
+    """A name as a sentence shows it, whoever wrote it: in quotes, cut, its line breaks and tabs written out."""
+    return "'" + visible(name[:longest]).replace("\n", "\\n").replace("\t", "\\t") + "'"
 
 
 def _names(answer: duckdb.DuckDBPyConnection) -> list[str]:

@@ -19,6 +19,7 @@ from storage.locks import LockBusy, file_lock
 from storage.manifest import DATABASE, NAME, Manifest, is_durable
 from storage.mlflow_copy import settle
 from storage.parquet import LAYOUT
+from storage.rendering import quoted
 from storage.warehouse import Published, publish
 
 _CHUNK = 2**20
@@ -66,7 +67,9 @@ def restore(source: Path, home: Home, *, replace: bool = False, progress: Progre
 def _newest(source: Path) -> Path:
     if not source.is_dir():
         if not os.access(source, os.R_OK):
-            raise BadInput(f"there is no backup {source} that can be read: name the file, or its folder")
+            raise BadInput(
+                f"there is no backup {quoted(str(source), 400)} that can be read: name the file, or its folder"
+            )
         return source
     found = sorted(source.glob("mneme-*.tar"))
     if not found:

@@ -10,6 +10,7 @@ import duckdb
 from mneme.errors import BadInput
 from storage.home import Home
 from storage.reader import reading
+from storage.rendering import quoted
 
 
 def rows(home: Home, statement: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
@@ -34,5 +35,5 @@ def trial_starting_with(home: Home, start: str) -> str:
     found = rows(home, "select distinct trial_id from raw.trials where starts_with(trial_id, ?)", [start])
     if len(found) != 1:
         many = "no trial has" if not found else f"{len(found)} trials have"
-        raise BadInput(f"{many} an id that starts with '{start[:40]}': look the id up in mart.trials")
+        raise BadInput(f"{many} an id that starts with {quoted(start, 40)}: look the id up in mart.trials")
     return str(found[0]["trial_id"])

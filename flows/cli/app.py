@@ -15,7 +15,7 @@ from mneme.errors import MnemeError
 from storage.disk import full_sentence, is_full
 from storage.home import find_home
 from storage.redacting import redacted
-from storage.rendering import visible
+from storage.rendering import quoted, visible
 
 app = typer.Typer(
     name="mneme",
@@ -94,5 +94,5 @@ def _is_terminated(error: BaseException) -> bool:
 
 
 def _system_sentence(error: OSError) -> str:
-    where = f" ({error.filename})" if error.filename else ""
+    where = f" ({quoted(str(error.filename), 300)})" if error.filename else ""
     return f"{error.strerror or error}{where}; what was computed is kept, mend it and run the same command again"

@@ -10,6 +10,7 @@ from flows.cli.console import console, table
 from flows.troubles import PromisesBroken
 from mneme.errors import BadInput
 from storage.home import Home, writable_home
+from storage.rendering import quoted
 
 _MIB = 2**20
 
@@ -27,7 +28,9 @@ def gc(
     known = {each.stage for each in held(home)} | {"unused"}
     for each in stages:
         if each not in known:
-            raise BadInput(f"--free '{each[:40]}' names nothing in the store; there is: {', '.join(sorted(known))}")
+            raise BadInput(
+                f"--free {quoted(each, 40)} names nothing in the store; there is: {', '.join(sorted(known))}"
+            )
     special = {"unused": free_unused, UNFINISHED: free_unfinished}
     freed = sum(special[each](home) if each in special else free_stage(home, each) for each in stages)
     sweep(home)

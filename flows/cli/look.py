@@ -11,6 +11,7 @@ from flows.cli.console import console, table
 from mneme.errors import BadInput
 from mneme.registry import near_names
 from storage.home import find_home
+from storage.rendering import quoted, visible
 
 KINDS = ("models", "promptsets", "probes", "studies")
 
@@ -25,10 +26,9 @@ def show(trial: Annotated[str, typer.Argument(help="A trial id, or the start of 
 def list_members(kind: Annotated[str, typer.Argument(help="models, promptsets, probes or studies")]) -> None:
     """What is configured, with the first sentence of its description."""
     from storage.config_files import config_names, config_path, read_yaml
-    from storage.rendering import visible
 
     if kind not in KINDS:
-        raise BadInput(f"nothing is listed under '{kind[:40]}'{near_names(kind, list(KINDS))}")
+        raise BadInput(f"nothing is listed under {quoted(kind, 40)}{near_names(kind, list(KINDS))}")
     shown = table("name", "file", "description")
     for name in config_names(kind):  # type: ignore[arg-type]
         path = config_path(kind, name)  # type: ignore[arg-type]
@@ -50,7 +50,7 @@ def report(
     if not answered:
         raise BadInput("there are no results yet: run `mneme run quickstart` first")
     if study is not None and study not in answered:
-        raise BadInput(f"study '{study[:80]}' has no results{near_names(study[:80], sorted(set(answered)))}")
+        raise BadInput(f"study {quoted(study)} has no results{near_names(study[:80], sorted(set(answered)))}")
     typer.echo(str(write_report(home, study or answered[0], output)))
 
 
@@ -58,7 +58,6 @@ def doctor() -> None:
     """Check the installation and the home, and say what to do."""
     from storage.health import examine
     from storage.redacting import redacted
-    from storage.rendering import visible
 
     findings = examine(find_home())
     shown = table("", "check", "finding")

@@ -74,11 +74,12 @@ def _choose_server(home: Home) -> None:
 
 def _refuse_unknown(asked: Study, anew: list[str]) -> None:
     from mneme.errors import BadInput
+    from storage.rendering import quoted
 
     trials = asked.trials
     names = {"all"} | {name for each in trials for name in (each.model, each.promptset, each.probe)}
     for each in anew:
         if each not in names and not any(trial.trial_id.startswith(each) for trial in trials):
             raise BadInput(
-                f"--refresh '{each[:80]}' names no trial of {asked.name}: give an id, a probe, a model or all"
+                f"--refresh {quoted(each)} names no trial of {asked.name}: give an id, a probe, a model or all"
             )
