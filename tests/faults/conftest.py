@@ -16,16 +16,7 @@ from tests.faults.contents import contents
 from tests.faults.runs import Ended, Fault, Run, forker
 from tests.planted import copy_model, save
 
-STUDY = """
-description: The planted copying model, a control, an intervention and a claim.
-models: [planted]
-promptsets: [repeated_tokens, non_repeated_tokens]
-probes: [previous_token, induction, copy_accuracy, head_ablation]
-overrides:
-  promptsets.repeated_tokens.parameters.n_items: 6
-  promptsets.repeated_tokens.parameters.period: 12
-  promptsets.non_repeated_tokens.parameters.n_items: 6
-  promptsets.non_repeated_tokens.parameters.period: 12
+CLAIM = """
 claims:
   some_head_copies:
     found: >-
@@ -35,6 +26,26 @@ claims:
     least_n: 4
     unit: fraction of attention
 """
+STUDY = f"""
+description: The planted copying model, a control, an intervention and a claim.
+models: [planted]
+promptsets: [repeated_tokens, non_repeated_tokens]
+probes: [previous_token, induction, copy_accuracy, head_ablation]
+overrides:
+  promptsets.repeated_tokens.parameters.n_items: 6
+  promptsets.repeated_tokens.parameters.period: 12
+  promptsets.non_repeated_tokens.parameters.n_items: 6
+  promptsets.non_repeated_tokens.parameters.period: 12
+{CLAIM}"""
+SMALL_STUDY = f"""
+description: The planted copying model, an intervention and a claim.
+models: [planted]
+promptsets: [repeated_tokens]
+probes: [induction, copy_accuracy, head_ablation]
+overrides:
+  promptsets.repeated_tokens.parameters.n_items: 6
+  promptsets.repeated_tokens.parameters.period: 12
+{CLAIM}"""
 
 
 @dataclass(frozen=True)
@@ -70,7 +81,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> Itera
         (folder / "configs" / kind).mkdir(parents=True)
     planted = save(copy_model(), folder / "planted")
     (folder / "configs" / "models" / "planted.yaml").write_text(f"source: {{kind: local, path: {planted}}}\n")
-    (folder / "configs" / "studies" / "planted.yaml").write_text(STUDY)
+    (folder / "configs" / "studies" / "planted.yaml").write_text(SMALL_STUDY)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MNEME_CONFIGS", str(folder / "configs"))
         patch.setenv("PREFECT_API_URL", prefect_server)

@@ -17,14 +17,15 @@ _BOOKS = {"raw.files", "raw.meta"}
 _ROOMS = {"store", "lake", "warehouse", "results.duckdb", "runs", "reports", "mlartifacts"}
 
 
-def contents(home: Home) -> dict[str, list[str]]:
-    """The rows of each table and view, sorted."""
+def contents(home: Home, *rooms: str) -> dict[str, list[str]]:
+    """The rows of each raw table and each mart, or of the rooms that are named, sorted."""
     with duckdb.connect(str(home.results), read_only=True) as connection:
         names = connection.execute(
             "select schema_name || '.' || table_name from duckdb_tables() where schema_name = 'raw' union all "
             "select schema_name || '.' || view_name from duckdb_views() where schema_name = 'mart' order by all"
         ).fetchall()
-        return {name: _rows(connection, name) for (name,) in names if name not in _BOOKS}
+        wanted = [name for (name,) in names if name not in _BOOKS and name.split(".")[0] in (rooms or ("raw", "mart"))]
+        return {name: _rows(connection, name) for name in wanted}
 
 
 def _rows(connection: duckdb.DuckDBPyConnection, name: str) -> list[str]:
@@ -52,12 +53,8 @@ def foreign_rows(home: Home, expected: dict[str, list[str]]) -> list[str]:
     """Rows of raw tables that readers see now and an undisturbed run never delivers."""
     if not home.results.exists():
         return []
-    return [
-        row
-        for name, (_, foreign) in lost_and_foreign(home, expected).items()
-        for row in foreign
-        if name.startswith("raw.")
-    ]
+    found = differences(contents(home, "raw"), expected)
+    return [row for name, (_, foreign) in found.items() if name.startswith("raw.") for row in foreign]
 
 
 def lose_some(home: Home, draw: random.Random) -> None:

@@ -19,7 +19,6 @@ from tests.faults.contents import files_by_room, foreign_rows, lose_some, lost_a
 from tests.faults.disks import damage, small_disk
 from tests.faults.runs import KILLED, Fault
 
-pytestmark = pytest.mark.slow
 SMALL_DISK_MIB = 64
 
 
@@ -55,7 +54,7 @@ def mlflow_statuses(home: Home) -> set[str]:
     return {str(run.info.status) for run in client.search_runs(experiments)}
 
 
-@times(few=5, many=200)
+@times(few=3, many=200)
 def test_killed_runs_alone_and_in_pairs(runs: Runs, calm: Calm, home: Home, draw: random.Random, n_times: int) -> None:
     counts: Counter[str] = Counter()
     while counts["killed"] < n_times:
@@ -70,7 +69,7 @@ def test_killed_runs_alone_and_in_pairs(runs: Runs, calm: Calm, home: Home, draw
     assert "RUNNING" not in mlflow_statuses(home)
 
 
-@times(few=2, many=30)
+@times(few=1, many=30)
 def test_a_disk_that_fills_under_a_run_is_one_sentence(
     runs: Runs, calm: Calm, tmp_path: Path, draw: random.Random, n_times: int
 ) -> None:
@@ -90,7 +89,7 @@ def test_a_disk_that_fills_under_a_run_is_one_sentence(
     tell(counts)
 
 
-@times(few=2, many=40)
+@times(few=1, many=40)
 def test_files_truncated_altered_emptied_overwritten_and_removed(
     runs: Runs, calm: Calm, home: Home, draw: random.Random, n_times: int
 ) -> None:

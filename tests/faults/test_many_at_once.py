@@ -16,12 +16,13 @@ from tests.faults.runs import forker
 from tests.planted import copy_model, save
 
 N_READERS = 2
+PAUSE_SECONDS = 0.1  # between two questions of a reader
 PATIENCE_SECONDS = 1200.0
 STUDIES = {  # `one` and `two` share trials, `one` and `three` a trace
-    "one": "models: [planted]\nprobes: [previous_token, induction, copy_accuracy]\n",
-    "two": "models: [planted, other]\nprobes: [induction, duplicate_token]\n",
-    "three": "models: [planted]\nprobes: [first_token_sink, copy_loss]\n",
-    "four": "models: [other]\nprobes: [previous_token, copy_accuracy]\npromptset_seeds: [0, 1]\n",
+    "one": "models: [planted]\nprobes: [previous_token, induction]\n",
+    "two": "models: [planted, other]\nprobes: [induction]\n",
+    "three": "models: [planted]\nprobes: [first_token_sink]\n",
+    "four": "models: [other]\nprobes: [copy_accuracy]\n",
 }
 TAIL = """promptsets: [repeated_tokens]
 overrides: {promptsets.repeated_tokens.parameters.n_items: 6, promptsets.repeated_tokens.parameters.period: 12}
@@ -51,8 +52,8 @@ def read(home: Path, place: int) -> None:
     """Ask the same question until the writers are done; note how often, and every error and doubled row."""
     n_queries, n_trials, wrong = 0, 0, []
     while not (home.parent / "over").exists():
+        time.sleep(PAUSE_SECONDS)
         if not Home(home).results.exists():
-            time.sleep(0.05)
             continue
         try:
             (found,) = rows(Home(home), COUNTED)
