@@ -1,4 +1,4 @@
-"""Writes the list of licences: `python -m tests.licence_table > docs/licences.md`; `--audit` checks the installation.
+"""Writes the list of licences: `python -m tests.licence_table --write`; `--audit` checks the installation.
 
 Both read what is installed (importlib.metadata) and need no network. Known vulnerabilities are a matter of a database
 that changes daily: no offline tool can answer for them.
@@ -16,7 +16,9 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = "mneme"
+PAGE = ROOT / "docs" / "licences.md"
 EXTRAS = ("server", "dev")
+RAY = "ray"
 UNKNOWN = "not stated"
 LONGEST = 60
 TEXTS = {
@@ -28,11 +30,19 @@ INSTALLERS = ("pip", "setuptools")  # they come with the virtual environment
 COPYLEFT = re.compile(r"(?<!L)GPL|AFFERO|(?<!LESSER )GENERAL PUBLIC LICENSE", re.IGNORECASE)
 HEADER = """# Licences
 
-Written by `python -m tests.licence_table` from the metadata of the packages that `constraints.txt` installs, on Linux;
-a test holds this page to it. `make audit` checks an installation offline: every package is the pinned version, fits
-what the others require, states a licence, and none is under the GPL or AGPL. Mneme itself is under the MIT licence.
+Written by `python -m tests.licence_table --write` from the metadata of the packages that `constraints.txt` installs, on
+Linux; a test holds this page to it. `make audit` checks an installation offline: every package is the pinned version,
+fits what the others require, states a licence, and none is under the GPL or AGPL. Mneme itself is under the MIT licence.
 
 - **needed by**: `use` is what `pip install mneme` brings, `server` and `dev` are the extras.
+
+| package | version | licence | needed by |
+|---|---|---|---|
+"""
+RAY_HEADER = """
+## Workers on Ray
+
+What `pip install 'mneme[ray]'` brings besides; this part is written where Ray is installed.
 
 | package | version | licence | needed by |
 |---|---|---|---|
@@ -99,10 +109,10 @@ def in_its_file(package: Distribution) -> str:
     return UNKNOWN
 
 
-def table() -> list[tuple[str, str, str, str]]:
+def table(extras: tuple[str, ...] = EXTRAS) -> list[tuple[str, str, str, str]]:
     """Package, version, licence and what needs it, by name; the pinned packages only."""
     needed: dict[str, str] = {}
-    for extra in (None, *EXTRAS):
+    for extra in (None, *extras):
         for name in closure(extra):
             needed.setdefault(name, extra or "use")
     pinned = pins()
@@ -115,14 +125,25 @@ def table() -> list[tuple[str, str, str, str]]:
 
 
 def page() -> str:
-    """The whole page."""
-    return HEADER + "".join(f"| {' | '.join(row)} |\n" for row in table())
+    """The whole page; where Ray is not installed, its part stays as it is written."""
+    return HEADER + _lines(table()) + RAY_HEADER + ray_part()
+
+
+def ray_part() -> str:
+    """The packages that Ray alone needs, a line each."""
+    if installed(RAY) is None:
+        return PAGE.read_text().partition(RAY_HEADER)[2]
+    return _lines([row for row in table((*EXTRAS, RAY)) if row[-1] == RAY])
+
+
+def _lines(rows: list[tuple[str, str, str, str]]) -> str:
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def problems() -> list[str]:
     """What is wrong with this installation, a sentence each."""
     pinned, found = pins(), []
-    for extra in (None, *EXTRAS):
+    for extra in (None, *EXTRAS, RAY):
         for name, package in closure(extra).items():
             version = package.version.split("+")[0]
             if name in INSTALLERS:
@@ -139,8 +160,8 @@ def problems() -> list[str]:
 
 
 if __name__ == "__main__":
-    if "--audit" in sys.argv:
+    if "--write" not in sys.argv:
         wrong = problems()
-        print("\n".join(wrong) or f"{len(table())} packages are as pinned, and each states a licence")
+        print("\n".join(wrong) or f"{len(table((*EXTRAS, RAY)))} packages are as pinned, and each states a licence")
         sys.exit(bool(wrong))
-    print(page(), end="")
+    PAGE.write_text(page())

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import licence_table
-from tests.licence_table import COPYLEFT, ROOT, licence, page, pins, problems, table
+from tests.licence_table import COPYLEFT, PAGE, licence, page, pins, problems, table
 
 
 def package(folder: Path, metadata: str, licence_file: str = "") -> Distribution:
@@ -26,8 +26,14 @@ def package(folder: Path, metadata: str, licence_file: str = "") -> Distribution
     sys.version_info[:2] != (3, 11) or sys.platform != "linux", reason="other packages are needed there"
 )
 def test_the_page_is_what_is_installed() -> None:
-    written = (ROOT / "docs" / "licences.md").read_text()
-    assert written == page(), "write it again: python -m tests.licence_table > docs/licences.md"
+    assert PAGE.read_text() == page(), "write it again: python -m tests.licence_table --write"
+
+
+def test_the_page_names_every_pin_with_its_version_and_nothing_else() -> None:
+    lines = [line.strip("| ").split(" | ") for line in PAGE.read_text().splitlines() if line.startswith("| ")]
+    listed = {name: version for name, version, *_ in lines if name != "package"}
+    assert listed == {name: version.split("+")[0] for name, version in pins().items()}
+    assert listed["ray"] == "2.60.0"
 
 
 def test_every_package_is_as_pinned_and_states_a_licence() -> None:
