@@ -32,7 +32,7 @@ HEADER = """# Licences
 
 Written by `python -m tests.licence_table --write` from the metadata of the packages that `constraints.txt` installs, on
 Linux; a test holds this page to it. `make audit` checks an installation offline: every package is the pinned version,
-fits what the others require, states a licence, and none is under the GPL or AGPL. Mneme itself is under the MIT licence.
+fits what the others require, states a licence, and none is under the GPL or AGPL. Mneme itself is under MIT.
 
 - **needed by**: `use` is what `pip install mneme` brings, `server` and `dev` are the extras.
 
