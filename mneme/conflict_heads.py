@@ -10,6 +10,7 @@ from torch import Tensor
 from mneme.ablation import ablate_head_sets, ablate_heads
 from mneme.arguments import one_of
 from mneme.attribution import direct_logit_attribution
+from mneme.attribution_patching import attribution_patching
 from mneme.batching import in_batches
 from mneme.controls import Head
 from mneme.curve import Curve
@@ -23,7 +24,7 @@ from mneme.progress import Progress, silent
 from mneme.promptset import Promptset
 
 KINDS = ("context", "memory")
-RANKINGS = ("path_patching", "attribution", "ablation")
+RANKINGS = ("path_patching", "attribution", "ablation", "gradient")
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,9 @@ def head_importance(lm: LanguageModel, conflict: Promptset, rank_by: str, progre
 
     rank_by: `path_patching`, the fall of logit[context] - logit[memory] when the head's direct path to the logits
     carries what it wrote on the corrupt prompt; `attribution`, what it writes at the last position; `ablation`, the
-    fall when its output is zeroed everywhere. Positive = a context head, negative = a memory head.
-    Source: METHODS 10b; Jin et al. 2024
+    fall when its output is zeroed everywhere; `gradient`, to first order the fall when its output everywhere is that of
+    the corrupt prompt (attribution patching). Positive = a context head, negative = a memory head.
+    Source: METHODS 10b (path patching, and the rankings it is compared with), 6a; Jin et al. 2024
     """
     ranking = one_of("rank_by", rank_by, RANKINGS)
     readout = primary_readout(conflict)
@@ -68,7 +70,12 @@ def head_importance(lm: LanguageModel, conflict: Promptset, rank_by: str, progre
     if ranking == "ablation":
         return clean - ablate_heads(lm, conflict.clean, readout, "zero", progress=progress).cpu()
     if conflict.corrupt is None:
-        raise NotApplicable("path patching needs clean and corrupt prompts, and this promptset has no corrupt ones")
+        name = ranking.replace("_", " ")
+        raise NotApplicable(
+            f"ranking by {name} needs clean and corrupt prompts, and this promptset has no corrupt ones"
+        )
+    if ranking == "gradient":
+        return -attribution_patching(lm, conflict.clean, conflict.corrupt, readout, progress=progress).cpu()
     heads = [(layer, head) for layer in range(lm.n_layers) for head in range(lm.n_heads)]
     patched = path_patch(lm, conflict.clean, conflict.corrupt, readout, heads, progress=progress).cpu()
     return clean - patched.reshape(-1, lm.n_layers, lm.n_heads)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from mneme.ablation import ablate_head_sets
+from mneme.alphas import alpha_axis
 from mneme.arguments import one_of, whole_number
 from mneme.batch import Batch
 from mneme.batching import in_batches
@@ -86,7 +86,7 @@ def value_scaling(  # noqa: PLR0913  what `measuring` gives, and what the YAML m
     `other_rate` at alpha 1 shows it
     """
     conflict = as_conflict(prompts, "value_scaling")
-    x = _alphas(alphas)
+    x = alpha_axis("value_scaling", alphas)
     chosen, tested_on = _chosen(lm, conflict, head, held_out, probe_seed)
     tested = conflict.select(tested_on)
     layer, index = chosen
@@ -99,17 +99,6 @@ def value_scaling(  # noqa: PLR0913  what `measuring` gives, and what the YAML m
         progress(done + 1, len(x))
     curves = {name: Curve(x, among_all(torch.stack(values, dim=1), tested_on)) for name, values in found.items()}
     return curves | curves_of_heads([chosen], tested_on)
-
-
-def _alphas(alphas: object) -> Tensor:
-    """The points of the axis in order, 1 among them: [point]."""
-    if not isinstance(alphas, list | tuple) or not alphas or not all(_is_finite(each) for each in alphas):
-        raise BadInput(f"value_scaling.alphas is {alphas!r}: give a list of numbers, such as [-1, 0, 1, 2]")
-    return torch.tensor(sorted({1.0, *map(float, alphas)}), dtype=torch.float64)
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _chosen(

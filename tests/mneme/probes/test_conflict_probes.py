@@ -12,7 +12,7 @@ from torch import Tensor
 from mneme.attribution import direct_logit_attribution
 from mneme.batch import Batch
 from mneme.errors import BadInput, NotApplicable
-from mneme.head_order import split_items
+from mneme.head_order import order_of_heads, split_items
 from mneme.interception import AttentionCall, handled
 from mneme.measuring import measure
 from mneme.model import LanguageModel
@@ -93,6 +93,41 @@ def test_importance_is_what_each_head_writes_and_separates_the_two() -> None:
     assert others.tolist() == [0.0] * 6
 
 
+def test_importance_by_gradient_is_the_size_of_the_gradient_times_the_change_in_the_corrupt_run() -> None:
+    lm, prompts = small("gpt2"), drawn()
+    assert prompts.corrupt is not None
+    clean_z, corrupt_z = references.all_z(lm, prompts.clean), references.all_z(lm, prompts.corrupt)
+    leaves = [torch.zeros_like(each, requires_grad=True) for each in clean_z]
+    with handled(lm.attention_modules, lambda call: call.compute() + leaves[call.layer]):
+        logits = lm.hf(input_ids=prompts.clean.ids, use_cache=False).logits
+    assert prompts.correct_ids is not None
+    assert prompts.wrong_ids is not None
+    last = logits[torch.arange(6), prompts.clean.lengths - 1]
+    difference = (last.gather(1, prompts.correct_ids) - last.gather(1, prompts.wrong_ids)).sum()
+    gradients = torch.autograd.grad(difference, leaves)
+    parts = zip(gradients, clean_z, corrupt_z, strict=True)
+    expected = torch.stack([(slope * (here - there)).sum(dim=(1, 3)) for slope, here, there in parts], dim=1)
+    found = measure(probes.get("ph3_importance"), {"rank_by": "gradient"}, prompts, lm=lm)["scores"]
+    torch.testing.assert_close(found.to(expected), expected.detach())
+
+
+def test_memory_heads_come_first_with_the_other_sign() -> None:
+    lm, prompts = planted(), conflict_prompts(n_unknown=1)
+    member = probes.get("ph3_importance")
+    found, turned = (measure(member, {"heads": each}, prompts, lm=lm)["scores"] for each in ("context", "memory"))
+    assert torch.equal(found[:7], -turned[:7])
+    assert turned[7].isnan().all()
+    assert order_of_heads(turned)[0] == MEMORY_HEAD
+    assert order_of_heads(found)[0] == CONTEXT_HEAD
+
+
+def test_gradients_and_paths_need_corrupt_prompts() -> None:
+    bare = replace(conflict_prompts(), corrupt=None)
+    for name, words in (("gradient", "ranking by gradient needs"), ("path_patching", "ranking by path patching needs")):
+        with pytest.raises(NotApplicable, match=words):
+            measure(probes.get("ph3_importance"), {"rank_by": name}, bare, lm=planted())
+
+
 def test_scaling_the_context_head_flips_to_memory_exactly_below_two_thirds() -> None:
     alphas = [-5, -1, 0, 0.5, 0.66, 0.67, 0.7, 2, 5]
     found = curves("value_scaling", conflict_prompts(n_unknown=1), planted(), alphas=alphas)
@@ -142,7 +177,7 @@ def test_a_control_of_matched_norm_moves_as_far_as_the_tested_head() -> None:
 
 def test_pruning_the_heads_of_one_answer_gives_the_other_and_random_heads_do_nothing() -> None:
     for strengths, kind, left in (((3.0, 2.0), "context", "memory"), ((2.0, 3.0), "memory", "context")):
-        for rank_by in ("path_patching", "attribution", "ablation"):
+        for rank_by in ("path_patching", "attribution", "ablation", "gradient"):
             lm, prompts = planted(*strengths), conflict_prompts()
             found = curves("conflict_pruning", prompts, lm, heads=kind, rank_by=rank_by, ks=[1], n_draws=5)
             assert found["x"].tolist() == [0, 1]
@@ -313,9 +348,10 @@ def test_attributions_of_layers_are_the_sums_of_their_parts() -> None:
         ("conflict_pruning", {"ks": []}, "conflict_pruning.ks is"),
         ("conflict_pruning", {"ks": [9]}, "conflict_pruning.ks is 9: give a whole number from 1 to 8"),
         ("conflict_pruning", {"heads": "both"}, "conflict_pruning.heads is 'both'"),
-        ("conflict_pruning", {"rank_by": "gradient"}, "rank_by is 'gradient': choose one of path_patching"),
+        ("conflict_pruning", {"rank_by": "gradients"}, "rank_by is 'gradients': choose one of path_patching"),
         ("conflict_pruning", {"n_draws": 0}, "conflict_pruning.n_draws is 0"),
         ("ph3_importance", {"rank_by": "size"}, "rank_by is 'size'"),
+        ("ph3_importance", {"heads": "both"}, "ph3_importance.heads is 'both': choose one of context, memory"),
         ("mlp_attribution", {"position": "start"}, "position label 'start' is unknown"),
     ],
 )
