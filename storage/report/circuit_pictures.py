@@ -11,7 +11,7 @@ from storage.report.circuit_panels import behavior_matrices, first_ablation
 from storage.report.circuit_picture import circuit_svg
 from storage.report.colours import Scale, scale_of
 from storage.report.drawings import number
-from storage.report.pictures import Looks, Picture, grouped, method, named, picture
+from storage.report.pictures import Looks, Picture, grouped, method, named, picture, star
 from storage.report.questions import Row
 
 _CELL, _LETTER, _TOP = 26, 6.2, 4
@@ -34,7 +34,10 @@ def faithfulness_pictures(rows: Sequence[Row], looks: Looks) -> list[Picture]:
         ends = [row[name] for row in known for name in ("faithfulness", "ci_low", "ci_high") if row[name] is not None]
         axes, names = (across, axis_of_values(ends, known[0]["unit"])), ("share of the edges", known[0]["unit"])
         panels = [
-            (of_panel[0]["promptset"], chart_svg(method(of_panel[0]), _series(of_panel, looks), axes, names))
+            (
+                of_panel[0]["promptset"] + star(of_panel),
+                chart_svg(method(of_panel[0]), _series(of_panel, looks), axes, names),
+            )
             for of_panel in grouped(known, "promptset")
         ]
         models = sorted({row["model"] for row in known})

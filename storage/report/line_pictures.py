@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from storage.report.charts import Look, Series, axis_of_places, axis_of_values, chart_svg, key_svg
-from storage.report.pictures import Looks, Picture, grouped, method, named, picture
+from storage.report.pictures import Looks, Picture, grouped, method, named, picture, star
 from storage.report.questions import Row
 
 _CONTROLS = ("control_", "shuffled_", "random_")  # how curves of controls begin, before what they control
@@ -87,7 +87,7 @@ def _line_picture(kind: str, rows: list[Row], looks: Looks) -> Picture | None:
         upwards = axis_of_values(ends, of_unit[0]["unit"])
         for of_panel in grouped(of_unit, "is_control", "promptset", "measure"):
             series = [each for each in _series(of_panel, looks) if len(each.points) > 1]
-            label = _label(of_panel[0])
+            label = _label(of_panel[0]) + star(of_panel)
             names = (first["x_name"], of_unit[0]["unit"])
             panels += [(label, chart_svg(f"{title}, {label}", series, (across, upwards), names))] if series else []
     rank = (first["variant"] != "primary", all(row["is_control"] for row in rows), title)

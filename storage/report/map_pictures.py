@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from storage.report.colours import Scale, scale_of
 from storage.report.drawings import heat_map
 from storage.report.grid_maps import GridMap, grid_svg, scale_svg
-from storage.report.pictures import Picture, grouped, method, named, picture
+from storage.report.pictures import Picture, grouped, method, named, picture, star
 from storage.report.questions import Row
 
 _NAN = float("nan")
@@ -55,7 +55,7 @@ def grid_pictures(rows: Sequence[Row]) -> list[Picture]:
         scale = scale_of((row["value"] for row in group), (first["low"], first["high"]))
         title = f"{method(first)} by {first['x_name']} and {first['y_name']} · {first['promptset']}"
         panels = [
-            (named(of_model[0]["model"], of_model[0]["model_seed"]), grid_svg(_grid(of_model, xs, ys), scale, title))
+            (_model(of_model), grid_svg(_grid(of_model, xs, ys), scale, title))
             for of_model in grouped(group, "model", "model_seed")
         ]
         rank = (first["is_control"], first["variant"] != "primary", title)
@@ -81,13 +81,15 @@ def _map_picture(kind: str, rows: list[Row], column: str, scale: Scale) -> Pictu
     place = "weights" if kind == "maps" and first["n_items"] is None else _place(first)
     title = " · ".join([method(first), *([" at ".join(about)] if about else []), place])
     panels = [
-        (
-            named(of_trial[0]["model"], of_trial[0]["model_seed"]),
-            heat_map(_matrix(of_trial, column), scale, first["unit"]),
-        )
+        (_model(of_trial), heat_map(_matrix(of_trial, column), scale, first["unit"]))
         for of_trial in grouped(rows, "model", "model_seed", "trial_id")
     ]
     return picture(kind, title, panels, (first["is_control"], first["variant"] != "primary", title))
+
+
+def _model(rows: list[Row]) -> str:
+    """The model of some rows with its seed, and a star where one of them rests on few prompts."""
+    return named(rows[0]["model"], rows[0]["model_seed"]) + star(rows)
 
 
 def _place(row: Row) -> str:

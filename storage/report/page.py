@@ -21,7 +21,7 @@ from storage.report.claim_picture import claims_svg
 from storage.report.curves import Line, Panel, curves_svg, legend_key, panels, training_panels
 from storage.report.drawings import number, shared_definitions
 from storage.report.parts import Part, read_parts
-from storage.report.pictures import grouped, method, named
+from storage.report.pictures import grouped, method, named, star
 from storage.report.questions import Answer, Row, ask_all
 from storage.report.sections import sections_of
 
@@ -98,7 +98,9 @@ def _roles(rows: list[Row]) -> dict[str, Any]:
     models = sorted({row["model"] for row in rows})
     lines = []
     for group in grouped(rows, "role", "probe", "promptset", "promptset_seed"):
-        cells = [", ".join(str(row["n_heads"]) for row in group if row["model"] == model) for model in models]
+        cells = [
+            ", ".join(f"{row['n_heads']}{star([row])}" for row in group if row["model"] == model) for model in models
+        ]
         lines.append({"first": group[0], "cells": cells})
     return {"models": models, "lines": lines}
 

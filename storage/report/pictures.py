@@ -94,6 +94,11 @@ def named(name: str, seed: int | None) -> str:
     return name if seed is None else f"{name}[{seed}]"
 
 
+def star(rows: Iterable[Row]) -> str:
+    """What marks some rows of which one rests on fewer than 30 prompts (METHODS 4); nothing where none does."""
+    return "*" if any(row["is_descriptive"] for row in rows) else ""
+
+
 def grouped(rows: Iterable[Row], *names: str) -> list[list[Row]]:
     """Rows that agree in the named columns, sorted by them; NULL comes first."""
     groups: dict[tuple[Any, ...], list[Row]] = {}

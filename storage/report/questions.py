@@ -35,8 +35,8 @@ where {in_study} or (variant = 'training' and exists (
         and p.model = d.model and p.model_seed is not distinct from d.model_seed))
 order by measure, probe, variant, promptset, model, model_seed, promptset_seed, step""",
     "behaviors": """
-select promptset, promptset_seed, model, model_seed, accuracy, ci_low, ci_high, chance, n_items, is_learnt,
-    best_baseline, untrained, bigram, copy_first, copy_last, copy_most_frequent, readout, unit, trial_id
+select promptset, promptset_seed, model, model_seed, accuracy, ci_low, ci_high, chance, n_items, is_descriptive,
+    is_learnt, best_baseline, untrained, bigram, copy_first, copy_last, copy_most_frequent, readout, unit, trial_id
 from mart.behavior_table
 where {in_study}
 order by promptset, promptset_seed, model, model_seed""",
@@ -54,7 +54,8 @@ where variant = 'training' and unit not like '%/s'
             and p.model = d.model and p.model_seed is not distinct from d.model_seed)
 order by measure != 'loss', measure, model, model_seed, step""",
     "roles": """
-select role, probe, variant, promptset, promptset_seed, model, model_seed, n_heads, n_measured, threshold, trial_id
+select role, probe, variant, promptset, promptset_seed, model, model_seed, n_heads, n_measured, threshold,
+    is_descriptive, trial_id
 from mart.role_counts
 where {in_study}
 order by role, probe, promptset, promptset_seed, model, model_seed""",
@@ -67,25 +68,25 @@ where {in_study}
 order by status = 'delivered', {order}, step""",
     "ranking": """
 select probe, variant, model, model_seed, promptset, promptset_seed, is_control,
-    rank, layer, head, score, ci_low, ci_high, n_items, unit, trial_id
+    rank, layer, head, score, ci_low, ci_high, n_items, is_descriptive, unit, trial_id
 from mart.head_ranking
 where rank <= 10 and {in_study}
 order by {order}, rank""",
     "scores": """
 select probe, variant, model, model_seed, promptset, promptset_seed, is_control,
-    layer, head, score, n_items, unit, trial_id
+    layer, head, score, n_items, is_descriptive, unit, trial_id
 from mart.head_ranking
 where {in_study}
 order by {order}, layer, head""",
     "effects": """
 select probe, variant, model, model_seed, promptset, promptset_seed, is_control,
-    intervention, position_label, layer, head, effect, unit, trial_id
+    intervention, position_label, layer, head, effect, is_descriptive, unit, trial_id
 from mart.head_effects
 where {in_study}
 order by {order}, intervention, position_label, layer, head""",
     "curves": """
 select probe, variant, model, model_seed, promptset, promptset_seed, is_control,
-    measure, x_name, x, value, ci_low, ci_high, n_items, unit, trial_id
+    measure, x_name, x, value, ci_low, ci_high, n_items, is_descriptive, unit, trial_id
 from mart.curves
 where {in_study}
 order by {order}, measure, x_name, x""",
@@ -104,7 +105,8 @@ pairs as (
 ),
 best as (select trial_id, layer, head from mart.head_ranking where rank = 1)
 select s.probe, s.variant, s.model, s.model_seed, s.promptset, s.promptset_seed, t.is_control,
-    p.x_name, p.x, p.y_name, p.y, avg(s.value) as value, count(s.value) as n_items, s.unit, t.low, t.high, s.trial_id
+    p.x_name, p.x, p.y_name, p.y, avg(s.value) as value, count(s.value) as n_items,
+    count(s.value) < 30 as is_descriptive, s.unit, t.low, t.high, s.trial_id
 from mart.item_scores as s
 inner join mart.trials as t on s.trial_id = t.trial_id
 inner join pairs as p on s.trial_id = p.trial_id and s.item = p.item
@@ -114,14 +116,14 @@ group by all
 order by all""",
     "controls": """
 select probe, variant, model, model_seed, promptset, promptset_seed, is_control, k, value, ci_low, ci_high,
-    control_mean, control_low, control_high, n_draws, n_distinct, p_value, n_items, unit, trial_id
+    control_mean, control_low, control_high, n_draws, n_distinct, p_value, n_items, is_descriptive, unit, trial_id
 from mart.controls
 where {in_study}
 order by {order}, k""",
     "circuits": """
 select probe, variant, model, model_seed, promptset, promptset_seed, is_control, method, search, ablation,
     n_edges_requested, n_edges, n_graph_edges, is_selected, faithfulness, ci_low, ci_high, completeness, incompleteness,
-    minimality, control_mean, control_low, control_high, n_draws, p_value, n_items, unit, trial_id
+    minimality, control_mean, control_low, control_high, n_draws, p_value, n_items, is_descriptive, unit, trial_id
 from mart.circuits
 where {in_study}
 order by {order}, ablation, n_edges_requested""",
@@ -139,13 +141,13 @@ where study = {study} and level = 'edge' and step is null and other_step is null
 order by probe, variant, model, model_seed, promptset, other_promptset, selection""",
     "behavior": """
 select probe, variant, model, model_seed, promptset, promptset_seed, is_control,
-    readout, value, ci_low, ci_high, chance, n_items, unit, trial_id
+    readout, value, ci_low, ci_high, chance, n_items, is_descriptive, unit, trial_id
 from mart.behavior
 where {in_study}
 order by readout, {order}""",
     "reliability": """
 select probe, variant, model, model_seed, promptset, promptset_seed, is_control,
-    split_half, spearman_brown, top_k, top_k_jaccard, n_items, trial_id
+    split_half, spearman_brown, top_k, top_k_jaccard, n_items, is_descriptive, trial_id
 from mart.reliability
 where {in_study}
 order by {order}""",

@@ -19,7 +19,8 @@ ABOUT = {"model": "tiny", "model_seed": 0, "promptset_seed": 0, "probe": "edge_c
 
 
 def of_trial(promptset: str = "ioi", **changes: Any) -> list[dict[str, Any]]:
-    about = ABOUT | {"promptset": promptset, "trial_id": f"t-{promptset}", "unit": "share of the behavior"} | changes
+    about = ABOUT | {"promptset": promptset, "trial_id": f"t-{promptset}", "unit": "share of the behavior"}
+    about |= {"is_descriptive": False} | changes
     return [row | about for ablation in ("mean", "corrupt") for row in circuit_rows(ablation)]
 
 

@@ -20,7 +20,8 @@ LOOKS = Looks({"a": 0, "b": 1, "blank": None})
 def trial(**changes: Any) -> dict[str, Any]:
     """What rows of all views begin with."""
     row = {"probe": "p", "variant": "primary", "model": "a", "model_seed": 0, "promptset": "needle"}
-    row |= {"promptset_seed": 0, "is_control": False, "unit": "nats", "trial_id": "t", "n_items": 9}
+    row |= {"promptset_seed": 0, "is_control": False, "unit": "nats", "trial_id": "t", "n_items": 90}
+    row |= {"is_descriptive": False}
     return row | changes
 
 
@@ -80,6 +81,13 @@ def test_a_probe_has_one_picture_an_axis_with_a_panel_a_promptset() -> None:
     )
     assert [svg.count('class="curve c') for _, svg in drawn.panels] == [1, 2]
     assert [name for _, name in drawn.legend] == ["a", "b"]
+
+
+def test_a_panel_with_a_point_of_fewer_than_thirty_prompts_has_a_star() -> None:
+    few = curve([0.1, 0.9], promptset="facts")
+    few[1] |= {"n_items": 29, "is_descriptive": True}
+    (drawn,) = curves(curve([0.1, 0.9]), few)
+    assert sorted(label for label, _ in drawn.panels) == ["facts*", "needle"]
 
 
 def test_controls_and_untrained_models_are_dashed_and_stand_beside_what_they_control() -> None:
@@ -164,7 +172,7 @@ def test_a_grid_has_a_map_a_model_and_a_cell_for_every_pair_of_values() -> None:
     svg = drawn.panels[0][1]
     assert svg.count("<rect") == 9
     assert svg.count("url(#missing)") == 1
-    assert "<title>length 2, depth 1: 0.500, n 9</title>" in svg
+    assert "<title>length 2, depth 1: 0.500, n 90</title>" in svg
 
 
 def test_two_values_or_mostly_empty_cells_are_no_grid() -> None:

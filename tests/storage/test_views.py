@@ -41,6 +41,23 @@ DESIGNED = {
     "circuit_edges": "source destination score exact_effect",
     "circuit_measures": "measure ablation level value ci_low ci_high",
 }
+# the marts that show means over prompts, with their number
+OVER_PROMPTS = [
+    "behavior",
+    "behavior_table",
+    "circuit_edges",
+    "circuit_measures",
+    "circuit_overlap",
+    "circuits",
+    "controls",
+    "curves",
+    "dynamics",
+    "head_effects",
+    "head_ranking",
+    "head_roles",
+    "reliability",
+    "role_scores",
+]
 Ask = Callable[[str], list[tuple[Any, ...]]]
 
 
@@ -198,9 +215,41 @@ def test_a_loss_has_no_accuracy_and_an_accuracy_has_both(full: duckdb.DuckDBPyCo
 
 
 @pytest.mark.parametrize("name", ["head_ranking", "head_effects", "behavior", "controls"])
-def test_the_number_of_clusters_is_the_last_column(name: str, full: duckdb.DuckDBPyConnection) -> None:
-    assert full.execute(f"describe mart.{name}").fetchall()[-1][0] == "n_clusters"
+def test_the_number_of_clusters_and_the_flag_of_few_prompts_are_the_last_columns(
+    name: str, full: duckdb.DuckDBPyConnection
+) -> None:
+    columns = [column for column, *_ in full.execute(f"describe mart.{name}").fetchall()]
+    assert columns[-2:] == ["n_clusters", "is_descriptive"]
     assert full.execute(f"select distinct n_clusters from mart.{name}").fetchall() == [(8,)]
+
+
+def test_fewer_than_thirty_prompts_are_descriptive_and_an_unknown_number_is_unknown(
+    full: duckdb.DuckDBPyConnection,
+) -> None:
+    views = list_views()
+    tables = full.execute("select table_name from duckdb_tables() where schema_name = 'raw'").fetchall()
+    with duckdb.connect() as connection:  # the tables without their constraints
+        connection.execute("create schema raw")
+        for (table,) in tables:
+            connection.register("filled", full.sql(f"from raw.{table}").to_arrow_table())
+            connection.execute(f"create table raw.{table} as from filled")
+        build_views(connection, views)
+        with_counts = connection.execute(
+            "select table_name from duckdb_columns() where schema_name = 'raw' and column_name = 'n_items'"
+        ).fetchall()
+        for n_items, is_descriptive in ((29, True), (30, False), (None, None)):
+            for (table,) in with_counts:
+                connection.execute(f"update raw.{table} set n_items = ?", [n_items])
+            for name in OVER_PROMPTS:
+                found = connection.execute(f"select distinct n_items, is_descriptive from mart.{name}").fetchall()
+                assert (name, found) == (name, [(n_items, is_descriptive)])
+
+
+def test_a_count_of_roles_is_descriptive_where_its_scores_are(lake: Lake, ask: Ask) -> None:
+    deliver_trial(lake, "d1")
+    deliver_answer(lake, "s", "t1", "d1")
+    deliver_head_scores(lake, "d1", {(0, 0): 0.5, (0, 1): 0.1})  # of 20 prompts
+    assert ask("select role, n_heads, is_descriptive from mart.role_counts") == [("induction", 1, True)]
 
 
 def test_prompts_that_are_not_clustered_have_no_number_of_clusters(lake: Lake, ask: Ask) -> None:

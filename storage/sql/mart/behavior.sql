@@ -21,7 +21,8 @@ behavior_of_trials as (
         s.value,
         t.probe,
         t.is_control,
-        s.n_clusters
+        s.n_clusters,
+        s.n_items < 30 as is_descriptive
     from behavior as s
     inner join trials as t on s.delivery_id = t.delivery_id
     where t.status = 'delivered' and t.step is null

@@ -159,7 +159,8 @@ behavior_table as (
             when c.ci_low <= 0.9 or c.best_baseline > c.chance + 0.1 then false
             when c.lacks_baselines then null
             else c.best_baseline <= c.chance + 0.1
-        end as is_learnt
+        end as is_learnt,
+        c.n_items < 30 as is_descriptive
     from compared as c
 )
 

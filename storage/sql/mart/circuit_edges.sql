@@ -20,7 +20,8 @@ circuit_edges_of_trials as (
         s.is_selected,
         s.n_items,
         t.probe,
-        t.is_control
+        t.is_control,
+        s.n_items < 30 as is_descriptive
     from circuit_edges as s
     inner join trials as t on s.delivery_id = t.delivery_id
     where t.status = 'delivered' and t.step is null

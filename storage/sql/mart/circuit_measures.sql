@@ -20,7 +20,8 @@ circuit_measures_of_trials as (
         s.ci_high,
         s.n_items,
         t.probe,
-        t.is_control
+        t.is_control,
+        s.n_items < 30 as is_descriptive
     from circuit_measures as s
     inner join trials as t on s.delivery_id = t.delivery_id
     where t.status = 'delivered' and t.step is null

@@ -40,7 +40,8 @@ both_ways as (
         a.study,
         a.probe,
         a.trial_id,
-        a.other_trial_id
+        a.other_trial_id,
+        a.n_items < 30 as is_descriptive
     from circuit_overlap as a
     left join circuit_overlap as b
         on

@@ -39,7 +39,8 @@ circuits_of_trials as (
         s.n_items,
         s.n_clusters,
         t.probe,
-        t.is_control
+        t.is_control,
+        s.n_items < 30 as is_descriptive
     from circuits as s
     inner join trials as t on s.delivery_id = t.delivery_id
     where t.status = 'delivered' and t.step is null

@@ -25,7 +25,8 @@ controls_of_trials as (
         s.ci_high,
         s.n_items,
         t.is_control,
-        s.n_clusters
+        s.n_clusters,
+        s.n_items < 30 as is_descriptive
     from controls as s
     inner join trials as t on s.delivery_id = t.delivery_id
     where t.status = 'delivered' and t.step is null

@@ -82,7 +82,8 @@ of_trials as (
         m.ci_high,
         m.n_items,
         t.probe,
-        t.is_control
+        t.is_control,
+        m.n_items < 30 as is_descriptive
     from measured as m
     inner join trials as t on m.delivery_id = t.delivery_id
     where t.status = 'delivered' and t.step is not null
@@ -104,7 +105,8 @@ of_training as (
         r.ci_high,
         r.n_items,
         null::varchar as probe,
-        false as is_control
+        false as is_control,
+        r.n_items < 30 as is_descriptive
     from training as r
 ),
 

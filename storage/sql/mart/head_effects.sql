@@ -25,7 +25,8 @@ head_effects_of_trials as (
         s.normalised_effect,
         s.normalised_low,
         s.normalised_high,
-        s.n_clusters
+        s.n_clusters,
+        s.n_items < 30 as is_descriptive
     from head_effects as s
     inner join trials as t on s.delivery_id = t.delivery_id
     where t.status = 'delivered' and t.step is null

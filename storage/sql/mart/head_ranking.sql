@@ -49,7 +49,8 @@ ranked as (
         o.n_items,
         case when not o.is_control and o.score is not null then o.place end as rank,
         o.is_control,
-        o.n_clusters
+        o.n_clusters,
+        o.n_items < 30 as is_descriptive
     from ordered as o
 )
 

@@ -22,7 +22,8 @@ head_roles as (
         s.ci_low,
         s.ci_high,
         s.n_items,
-        s.threshold
+        s.threshold,
+        s.is_descriptive
     from role_scores as s
     where s.has_role
 )

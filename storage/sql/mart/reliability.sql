@@ -18,7 +18,8 @@ reliability_of_trials as (
         s.top_k_jaccard,
         s.top_k,
         s.n_items,
-        t.is_control
+        t.is_control,
+        s.n_items < 30 as is_descriptive
     from reliability as s
     inner join trials as t on s.delivery_id = t.delivery_id
     where t.status = 'delivered' and t.step is null

@@ -125,7 +125,8 @@ role_scores as (
         c.ci_high,
         c.n_items,
         c.threshold,
-        case when c.role = 'name_mover' then c.copying_top5 end as copying_top5
+        case when c.role = 'name_mover' then c.copying_top5 end as copying_top5,
+        c.n_items < 30 as is_descriptive
     from candidates as c
 )
 
