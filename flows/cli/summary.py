@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,14 +55,20 @@ _LEARNT = """
 Key = TypeVar("Key")
 _MOST_TABLES = 6
 _MARKS = {True: "learnt", False: "not", None: "unknown"}
-NEXT = "select * from mart.head_ranking where probe = 'induction' order by rank limit 5"
+_NEXT = {
+    "claims": "select * from mart.comparisons where study = '{study}'",
+    "circuits": "select * from mart.circuits where is_selected",
+    "heads": "select * from mart.head_ranking where probe = '{probe}' order by rank limit 5",
+    "behavior": "select * from mart.behavior",
+}
 
 
 def print_summary(home: Home, outcome: dict[str, Any], seconds: float) -> None:
     """Print the tables of a study that has just been run."""
     out = console()
     asked = [outcome["trial_ids"]]
-    _print(out, "top heads, mean over prompts [95% interval]", rows(home, _HEADS, asked), _heads)
+    heads = rows(home, _HEADS, asked)
+    _print(out, "top heads, mean over prompts [95% interval]", heads, _heads)
     learnt = rows(home, _LEARNT, asked)
     behavior = [each for each in rows(home, _BEHAVIOR, asked) if each["promptset"] not in _promptsets(learnt)]
     title = "harm of removing the top k heads, beside as many random heads of the same layers"
@@ -71,7 +77,8 @@ def print_summary(home: Home, outcome: dict[str, Any], seconds: float) -> None:
     title = "curves, mean over prompts [95% interval] at the first and the last point"
     _print(out, title, rows(home, _CURVES, asked), _curves)
     title = "smallest circuit that keeps enough, on prompts that did not find it [95% interval]"
-    _print(out, title, rows(home, _CIRCUITS, asked), _circuits)
+    circuits = rows(home, _CIRCUITS, asked)
+    _print(out, title, circuits, _circuits)
     if learnt:
         out.print("\nlearnt behaviors: accuracy beside chance and the best baseline; one entry a seed", style="bold")
         out.print(_learnt(learnt))
@@ -85,8 +92,20 @@ def print_summary(home: Home, outcome: dict[str, Any], seconds: float) -> None:
         f"{seconds:.1f} s"
     )
     out.print(f"report   {outcome['report']}", soft_wrap=True)
-    out.print(f'next     {_command()} sql "{NEXT}"', soft_wrap=True)
+    out.print(f'next     {_command()} sql "{_next(outcome["study"], claims, circuits, heads)}"', soft_wrap=True)
     out.print(f"files    {_mlflow(home)}", soft_wrap=True)
+
+
+def _next(study: str, claims: Sequence[Any], circuits: Sequence[Any], heads: Sequence[dict[str, Any]]) -> str:
+    """What to ask next, of what the study has found."""
+    if claims:
+        return _NEXT["claims"].format(study=study)
+    if circuits:
+        return _NEXT["circuits"]
+    if not heads:
+        return _NEXT["behavior"]
+    probes = [each["probe"] for each in heads]
+    return _NEXT["heads"].format(probe="induction" if "induction" in probes else probes[0])
 
 
 def _heads(found: list[dict[str, Any]]) -> Table:

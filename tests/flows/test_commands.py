@@ -74,6 +74,15 @@ def test_show_tells_spec_provenance_files_and_rows(mneme: Command, home: Home) -
         assert word in said
 
 
+def test_a_run_ends_with_a_question_that_its_results_answer(mneme: Command) -> None:
+    said = mneme("run", "planted")
+    question = next(line for line in said.splitlines() if line.startswith("next")).split('sql "')[1].removesuffix('"')
+    assert question == "select * from mart.head_ranking where probe = 'induction' order by rank limit 5"
+    assert "(5 rows)" in mneme("sql", question)
+    alone = mneme("run", "planted", "--set", "probes=[previous_token]")
+    assert "where probe = 'previous_token'" in alone
+
+
 def test_forget_removes_a_trial_and_the_next_run_brings_it_back(mneme: Command, home: Home) -> None:
     mneme("run", "planted")
     (trial,) = rows(home, "select trial_id from mart.trials where probe = 'induction'")
