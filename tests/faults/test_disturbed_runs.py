@@ -29,7 +29,7 @@ def times(few: int, many: int) -> pytest.MarkDecorator:
 
 
 def tell(counts: Counter[str]) -> None:
-    print(", ".join(f"{n} {what}" for what, n in sorted(counts.items())))
+    print(", ".join(f"{n} {what}" for what, n in sorted(counts.items())), flush=True)
 
 
 def assert_mended(runs: Runs, calm: Calm, home: Home, why: Any = None) -> None:
@@ -64,7 +64,7 @@ def test_killed_runs_alone_and_in_pairs(runs: Runs, calm: Calm, home: Home, draw
             assert ended.code in (0, *KILLED), ended.said
             counts["completed" if ended.code == 0 else "killed"] += 1
         assert foreign_rows(home, calm.contents) == []
-    tell(counts)
+        tell(counts)
     assert_mended(runs, calm, home)
     assert "RUNNING" not in mlflow_statuses(home)
 
@@ -85,8 +85,8 @@ def test_a_disk_that_fills_under_a_run_is_one_sentence(
             counts["ended with the sentence" if ended.code else "had written all before"] += 1
             assert foreign_rows(home, calm.contents) == []
             ballast.unlink(missing_ok=True)
+            tell(counts)
         assert_mended(runs, calm, home)
-    tell(counts)
 
 
 @times(few=1, many=40)
@@ -103,7 +103,7 @@ def test_files_truncated_altered_emptied_overwritten_and_removed(
                 spoilt.append(f"{how} {path.relative_to(home.root)}")
                 counts[f"{room} {how}"] += 1
         assert_mended(runs, calm, home, spoilt)
-    tell(counts)
+        tell(counts)
 
 
 def test_a_run_that_cannot_reach_its_database_of_runs_is_one_sentence(runs: Runs, calm: Calm, home: Home) -> None:
