@@ -15,7 +15,7 @@ from mneme.batch import Batch
 from mneme.batching import in_batches
 from mneme.capturing import capture
 from mneme.controls import Head
-from mneme.copying import copying_scores, tokens_of
+from mneme.copying import copying_scores
 from mneme.errors import NotApplicable
 from mneme.interception import AttentionCall
 from mneme.knock_out import WHOLE, Kept, Node, TemplateMeans, knock_out
@@ -41,14 +41,13 @@ ROLES = tuple(ACTS_AT)
 NAIVE = tuple(each for each in ROLES if each not in ("negative_mover", "backup_mover"))
 LABELS = ("io", "s1", "s1_next", "s2", "end")
 _ATTENTION = (("end", "io"), ("end", "s1"), ("end", "s2"), ("s2", "s1"), ("s2", "s1_next"), ("s1_next", "s1"))
-_COPIED_TOKENS = 512
 
 
 @dataclass(frozen=True)
 class Least:
     """From what on a test is passed.
 
-    effect: share of the clean logit difference; attention: fraction of a row; copying: share of tokens that a mover
+    effect: share of the clean logit difference; attention: fraction of a row; copying: share of names that a mover
     has among its top five; shift: of a mover's attention to the indirect object less that to the subject.
     """
 
@@ -74,11 +73,12 @@ class Evidence:
 
     direct: fall of the logit difference when the head's direct path to the logits carries what it wrote on ABC, as a
     share of the clean difference. tracking: correlation, over prompts and the two names, of the attention from END to a
-    name with what the head writes for that name. copying: top-5 copying score. to_io, to_s: attention from END (to_s:
-    to both mentions). backup: what knocking the head out costs once the movers are out, less what it costs alone, as a
-    share; NaN where the head attends to the subject as much. inhibition: fall of the movers' attention to the indirect
-    object less that to the subject, when the head writes at END what it wrote on ABC; NaN where no mover comes later.
-    to_s2: attention from END to S2. duplicate: from S2 to S1; induction: from S2 to S1 + 1; previous: from there to S1.
+    name with what the head writes for that name. copying: top-5 copying score on the names of the prompts. to_io, to_s:
+    attention from END (to_s: to both mentions). backup: what knocking the head out costs once the movers are out, less
+    what it costs alone, as a share; NaN where the head attends to the subject as much. inhibition: fall of the movers'
+    attention to the indirect object less that to the subject, when the head writes at END what it wrote on ABC; NaN
+    where no mover comes later. to_s2: attention from END to S2. duplicate: from S2 to S1; induction: from S2 to S1 + 1;
+    previous: from there to S1.
     """
 
     direct: Tensor
@@ -94,7 +94,7 @@ class Evidence:
     previous: Tensor
 
 
-def find_evidence(lm: LanguageModel, prompts: Promptset, means: TemplateMeans, least: Least, seed: int) -> Evidence:
+def find_evidence(lm: LanguageModel, prompts: Promptset, means: TemplateMeans, least: Least) -> Evidence:
     """Run every test on some prompts; backups and inhibition are tested against the movers that the others find.
 
     means: of the ABC prompts, one template for each of the prompts.
@@ -110,7 +110,7 @@ def find_evidence(lm: LanguageModel, prompts: Promptset, means: TemplateMeans, l
     found = Evidence(
         direct=_direct(lm, prompts, corrupt),
         tracking=_tracking(lm, prompts, corrupt, to_io, to_s),
-        copying=_copying(lm, seed),
+        copying=_copying(lm, prompts),
         to_io=to_io.mean(dim=0),
         to_s=to_s.mean(dim=0),
         to_s2=to_s2.mean(dim=0),
@@ -240,10 +240,15 @@ def _correlation(one: Tensor, other: Tensor) -> Tensor:
     return torch.where(size > 1e-12, (one * other).sum(dim=0) / size, torch.nan)
 
 
-def _copying(lm: LanguageModel, seed: int) -> Tensor:
-    """Top-5 copying of every head; ones where its circuit has no fixed weights, which decides nothing then."""
+def _copying(lm: LanguageModel, prompts: Promptset) -> Tensor:
+    """Top-5 copying of every head, of the names of the prompts as they are after the first MLP (METHODS 1b).
+
+    Ones where circuits have no fixed weights, which decides nothing then.
+    """
+    clean, rows = prompts.clean, torch.arange(len(prompts))
+    names = torch.cat([clean.ids[rows, clean.labels[label]] for label in ("io", "s2")]).unique()
     try:
-        return copying_scores(lm, tokens_of(lm.vocab_size, _COPIED_TOKENS, seed)).top5.double()
+        return copying_scores(lm, names, "effective").top5.double()
     except NotApplicable:
         return torch.ones(lm.n_layers, lm.n_heads, dtype=torch.float64)
 

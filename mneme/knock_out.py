@@ -20,7 +20,7 @@ from mneme.progress import Progress, silent
 from mneme.promptset import Promptset
 from mneme.readouts import Readout, ReadRows, read_hidden, take_rows
 
-KINDS = ("mean", "resample", "zero")
+KINDS = ("resample", "zero")
 Node = tuple[int, int, str]  # a head at a labelled position; an empty label = at all positions
 
 
@@ -102,19 +102,15 @@ def template_means(lm: LanguageModel, reference: Batch, template: Tensor) -> Tem
     return TemplateMeans(template, tuple((totals[layer] / count).to(lm.dtype) for layer in range(lm.n_layers)))
 
 
-def instead_of_heads(lm: LanguageModel, reference: Batch, template: Tensor, kind: str) -> TemplateMeans:
-    """What heads that are knocked out write: see `template_means`, or, with another kind, something else in its place.
+def instead_of_heads(lm: LanguageModel, reference: Batch, kind: str) -> TemplateMeans:
+    """What heads that are knocked out write in the place of a template's mean.
 
-    kind: `mean` over the reference prompts of a template; `resample`, what the head writes on the prompt's own
-    reference prompt; `zero`. Shape: template [item] int64.
-    Source: METHODS 5a (ablation variants). Raises: BadInput for another kind, else as `template_means`.
+    kind: `resample`, what the head writes on the prompt's own reference prompt; `zero`, nothing.
+    Source: METHODS 5a (ablation variants). Raises: BadInput for another kind.
     """
-    if one_of("ioi_circuit.knocked_out_to", kind, KINDS) == "resample":
-        template = torch.arange(len(reference))
-    means = template_means(lm, reference, template)
-    if kind == "zero":
-        return TemplateMeans(means.template, tuple(torch.zeros_like(each) for each in means.layers))
-    return means
+    one_of("kind", kind, KINDS)
+    own = template_means(lm, reference, torch.arange(len(reference)))
+    return own if kind == "resample" else TemplateMeans(own.template, tuple(torch.zeros_like(z) for z in own.layers))
 
 
 @torch.no_grad()

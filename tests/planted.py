@@ -77,13 +77,13 @@ def save(model: GPT2LMHeadModel, folder: Path) -> Path:
     return folder
 
 
-def _blank() -> GPT2LMHeadModel:
+def _blank(n_layers: int = 2) -> GPT2LMHeadModel:
     config = GPT2Config(
         vocab_size=BLOCK,
         n_positions=BLOCK,
         n_embd=4 * BLOCK,
         n_inner=8,
-        n_layer=2,
+        n_layer=n_layers,
         n_head=4,
         tie_word_embeddings=False,
         bos_token_id=FIRST_ID,
@@ -284,4 +284,43 @@ def inhibited_model() -> GPT2LMHeadModel:
         second.attn.c_attn.weight[PREVIOUS, :BLOCK] = -eye * SCALE * BLOCK**0.5
     _identity_norm(first.ln_1, n_ones=2)
     _identity_norm(second.ln_1, n_ones=3)
+    return model
+
+
+def ioi_circuit_model(negative: float = 0.3) -> GPT2LMHeadModel:
+    """Indirect objects with a head of every class of METHODS 5a, over `ioi_prompts(gap=2)`.
+
+    L0H0 looks at the token before and writes it into the third block; L0H1 looks from END to the last name and writes
+    it there too; L0H2 looks at equal tokens. L1H0 looks from END to the names but those in the third block, and copies;
+    L1H1 looks there too and writes `negative` times the opposite; L1H2 looks at what followed the token before. L2H0
+    looks from END to a name that neither the third block nor the output holds, and copies it; where there is none, at
+    the first token: it answers once L1H0 does not. What is not named writes nothing.
+    """
+    model = _blank(3)
+    first, second, third = model.transformer.h
+    eye, last_name, end = torch.eye(BLOCK), 7, 9
+    before = torch.diag(torch.ones(BLOCK - 1), diagonal=-1)
+    before[0, 0] = 1.0
+    to_last_name = torch.zeros(BLOCK, BLOCK)
+    to_last_name[:, 0], to_last_name[end] = 1.0, torch.nn.functional.one_hot(torch.tensor(last_name), BLOCK).float()
+    names = torch.zeros(BLOCK, BLOCK)
+    names[end, IOI_NAMES.start : IOI_NAMES.stop] = 1.0
+    _planted_head(first, 0, (POSITION, before, POSITION), (TOKEN, eye, PREVIOUS))
+    _planted_head(first, 1, (POSITION, to_last_name, POSITION), (TOKEN, eye, PREVIOUS))
+    _planted_head(first, 2, (TOKEN, eye, TOKEN), (TOKEN, 0 * eye, OUT))
+    _planted_head(second, 0, (POSITION, names, TOKEN), (TOKEN, eye, OUT))
+    _planted_head(second, 1, (POSITION, names, TOKEN), (TOKEN, -negative * eye, OUT))
+    _planted_head(second, 2, (TOKEN, eye, PREVIOUS), (TOKEN, 0 * eye, OUT))
+    names[end, FIRST_ID] = 0.5
+    _planted_head(third, 0, (POSITION, 0.4 * names, TOKEN), (TOKEN, eye, OUT))
+    with torch.no_grad():
+        first.attn.c_attn.weight[FIRST_ID, 9 * BLOCK : 10 * BLOCK] = 0  # L0H1 writes nothing of the first token
+        for head in (0, 1):
+            here = slice(head * BLOCK, (head + 1) * BLOCK)
+            second.attn.c_attn.weight[PREVIOUS, here] = -eye * SCALE * BLOCK**0.5
+        for known in (PREVIOUS, OUT):
+            third.attn.c_attn.weight[known, :BLOCK] = -0.8 * eye * SCALE * BLOCK**0.5
+    _identity_norm(first.ln_1, n_ones=2)
+    _identity_norm(second.ln_1, n_ones=3)
+    _identity_norm(third.ln_1, n_ones=3)
     return model

@@ -39,7 +39,7 @@ from mneme.ioi_classes import (
     mover_tests,
     nodes_of,
 )
-from mneme.knock_out import Kept, TemplateMeans, instead_of_heads, knock_out, templates_of
+from mneme.knock_out import EMPTY, Kept, TemplateMeans, instead_of_heads, knock_out, template_means, templates_of
 from mneme.model import LanguageModel
 from mneme.primary_readout import primary_readout
 from mneme.probe import probe
@@ -59,6 +59,10 @@ OF_MEMBERS = ("role", "layer", "head", "score", "least")
         "circuit": ("n_heads", "logits", None, None),
         "naive": ("n_heads", "logits", None, None),
         "empty": ("n_heads", "logits", None, None),
+        "circuit_resample": ("n_heads", "logits", None, None),
+        "circuit_zero": ("n_heads", "logits", None, None),
+        "empty_resample": ("n_heads", "logits", None, None),
+        "empty_zero": ("n_heads", "logits", None, None),
         "without_movers": ("n_heads", "logits", None, None),
         "without_circuit": ("n_heads", "logits", None, None),
         "random_circuits": ("n_heads", "logits", None, None),
@@ -86,7 +90,6 @@ def ioi_circuit(  # noqa: PLR0913  a probe's keywords are what its YAML may set
     least_copying: float = 0.5,
     least_shift: float = 0.05,
     least_accuracy: float = 0.9,
-    knocked_out_to: str = "mean",
     n_draws: int = 20,
     n_sampled: int = 10,
     n_greedy: int = 4,
@@ -97,7 +100,8 @@ def ioi_circuit(  # noqa: PLR0913  a probe's keywords are what its YAML may set
             classes themselves hold one number for those, and NaN for the others
     Unit:   logits. `whole` F(M), `circuit` F(C), `naive` F of the classes without backups and negative movers, `empty`
             no head, `without_movers`, `without_circuit` M without them, `random_circuits` the mean of `n_draws`
-            circuits of other heads, each at the number of heads that it keeps. Faithfulness is |F(M) - F(C)|
+            circuits of other heads, each at the number of heads that it keeps. Faithfulness is |F(M) - F(C)|.
+            `..._resample`, `..._zero`: heads that are out write what they write on the prompt's own ABC prompt, or 0
     `incompleteness_greedy` F(M without K) - F(C without K) at each step of a greedily grown K; `.._sampled` for random
             K; `minimality` what each head's removal, where its class acts, costs in the K where it costs most
     `role`, `layer`, `head`, `score`, `least`: the heads of the classes by rank, a head once for each of its classes;
@@ -108,10 +112,9 @@ def ioi_circuit(  # noqa: PLR0913  a probe's keywords are what its YAML may set
             look at the indirect object; where none passes all, no movers can be left out: `without_movers` is NaN
     least_...: from what on a test is passed, see `mneme.ioi_classes.Least`; a mover's copying counts where its circuit
             has fixed weights. least_accuracy: below this share of prompts with F > 0 there is no behavior to explain
-    knocked_out_to: what heads that are out write: their `mean` over the ABC prompts of the template, what they write on
-            the prompt's own ABC prompt (`resample`), or nothing (`zero`)
     Where no head passes any test, the curves of the circuit are those of no head, and those over its heads have one
-            point of NaN.
+            point of NaN. Where no class acts at the last position, nothing that is kept reaches it: the circuit, the
+            naive one and random ones are then worth what no head is.
     Raises: NotApplicable for another promptset, or a model that answers too few prompts; BadInput for a bad parameter
     Source: METHODS 5a (means per template and position, heads at the position where their class acts). Departs from it:
             classes and K are chosen on one half of the templates and everything is measured on the other
@@ -128,18 +131,19 @@ def ioi_circuit(  # noqa: PLR0913  a probe's keywords are what its YAML may set
         probe_seed,
     )
     n_draws = whole_number("ioi_circuit.n_draws", n_draws, 1)
-    means = instead_of_heads(lm, abc_of(prompts), templates_of(prompts, LABELS), knocked_out_to)
+    means = template_means(lm, abc_of(prompts), templates_of(prompts, LABELS))
     _require_behavior(lm, prompts, means, number_between("ioi_circuit.least_accuracy", least_accuracy, 0.0, 1.0))
     chosen_on = split_items(prompts, probe_seed)
     choosing = _running(lm, prompts.select(chosen_on), means.select(chosen_on))
     testing = _running(lm, prompts.select(~chosen_on), means.select(~chosen_on))
-    evidence = find_evidence(lm, prompts.select(chosen_on), means.select(chosen_on), least, probe_seed)
+    evidence = find_evidence(lm, prompts.select(chosen_on), means.select(chosen_on), least)
     members, passed = members_of(evidence, least), mover_tests(evidence, least).sum(dim=(1, 2))
     classes = classes_of(evidence, least)
     progress(1, 3)
     tested = _compared(testing, classes, (lm.n_layers * lm.n_heads, lm.n_heads), n_draws, probe_seed)
     progress(2, 3)
     tested |= _judged(choosing, testing, members, classes, search)
+    tested |= _knocked_out_otherwise(lm, prompts.select(~chosen_on), Kept(nodes_of(classes)))
     progress(3, 3)
     chosen = _columns(members, passed, int(chosen_on.sum()))
     halves = ((chosen, chosen_on), (tested, ~chosen_on))
@@ -181,6 +185,18 @@ def _compared(
     mean = run(drawn).double().mean(dim=1, keepdim=True) if drawn else torch.full((len(values), 1), torch.nan)
     curves["random_circuits"] = _curve([len({node[:2] for node in nodes})], mean)
     return curves
+
+
+def _knocked_out_otherwise(lm: LanguageModel, prompts: Promptset, circuit: Kept) -> dict[str, Curve]:
+    """The circuit, and no head, while all others write what they write on another prompt, or nothing."""
+    found = {}
+    for kind in ("resample", "zero"):
+        instead = instead_of_heads(lm, abc_of(prompts), kind)
+        values = knock_out(lm, prompts.clean, primary_readout(prompts), [circuit, EMPTY], instead)
+        for place, (name, kept) in enumerate({"circuit": circuit, "empty": EMPTY}.items()):
+            n_heads = len({node[:2] for node in kept.nodes})
+            found[f"{name}_{kind}"] = _curve([n_heads], values[:, [place]])
+    return found
 
 
 def _judged(

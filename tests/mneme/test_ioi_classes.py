@@ -21,8 +21,19 @@ from mneme.ioi_circuit import (
     removal_costs,
     sampled_removals,
 )
-from mneme.ioi_classes import LABELS, NAIVE, ROLES, Evidence, Least, abc_of, classes_of, find_evidence, nodes_of
-from mneme.knock_out import EMPTY, WHOLE, Kept, TemplateMeans, knock_out, template_means, templates_of
+from mneme.ioi_classes import (
+    LABELS,
+    NAIVE,
+    ROLES,
+    Evidence,
+    Least,
+    abc_of,
+    classes_of,
+    find_evidence,
+    members_of,
+    nodes_of,
+)
+from mneme.knock_out import EMPTY, WHOLE, Kept, TemplateMeans, instead_of_heads, knock_out, template_means, templates_of
 from mneme.model import LanguageModel, load_model
 from mneme.named_attention import attention_between
 from mneme.primary_readout import primary_readout
@@ -32,7 +43,7 @@ from mneme.promptsets.ioi import ioi
 from mneme.readouts import logit_difference
 from tests.architectures import tiny
 from tests.ioi_prompts import ioi_prompts
-from tests.planted import ioi_model, save
+from tests.planted import ioi_circuit_model, ioi_model, save
 from tests.references import all_z, changed_heads, read, stock_logits
 from tests.scene_vocabularies import word_vocabulary
 
@@ -57,7 +68,7 @@ def means(lm: LanguageModel, prompts: Promptset) -> TemplateMeans:
 
 @pytest.fixture(scope="module")
 def found(lm: LanguageModel, prompts: Promptset, means: TemplateMeans) -> Evidence:
-    return find_evidence(lm, prompts, means, LEAST, seed=0)
+    return find_evidence(lm, prompts, means, LEAST)
 
 
 def test_counting_names_gives_half_nothing_and_minus_half() -> None:
@@ -86,6 +97,31 @@ def test_each_planted_head_is_found_in_its_class(found: Evidence) -> None:
         "duplicate_token": [DUPLICATE],
         "previous_token": [PREVIOUS],
     }
+
+
+def test_a_head_of_every_class_is_found_in_it_and_in_no_other(tmp_path: Path) -> None:
+    """METHODS 5a: name, negative and backup movers, S-inhibition, induction, duplicate and previous token."""
+    lm, made = load_model(save(ioi_circuit_model(), tmp_path)), ioi_prompts(16, gap=2)
+    template = templates_of(made, LABELS)
+    means = template_means(lm, abc_of(made), template)
+    found = find_evidence(lm, made, means, LEAST)
+    assert classes_of(found, LEAST) == {
+        "name_mover": [(1, 0)],
+        "negative_mover": [(1, 1)],
+        "backup_mover": [(2, 0)],
+        "s_inhibition": [(0, 1)],
+        "induction": [(1, 2)],
+        "duplicate_token": [(0, 2)],
+        "previous_token": [(0, 0)],
+    }
+    assert float(found.direct[2, 0]) == pytest.approx(0.0, abs=0.02)  # the backup is silent while the mover speaks
+    assert float(found.backup[2, 0]) > 1.0
+    scores = {each.role: (each.score, each.least) for each in members_of(found, LEAST)}
+    assert scores["negative_mover"] == (-float(found.direct[1, 1]), 0.05)
+    assert scores["s_inhibition"] == (pytest.approx(4 / 3, abs=1e-4), 0.05)
+    assert scores["duplicate_token"] == (pytest.approx(0.5, abs=1e-4), 0.4)
+    run = knock_out(lm, made.clean, primary_readout(made), [WHOLE, WHOLE.without([(1, 0, "end")])], means).mean(dim=0)
+    assert float(run[1]) > 0.5 * float(run[0])  # the backup stands in: without the mover most is left
 
 
 def test_the_evidence_of_planted_heads_is_known_by_hand(found: Evidence) -> None:
@@ -187,17 +223,41 @@ def reference_knock_out(lm: LanguageModel, prompts: Promptset, kept: Kept) -> to
 @pytest.mark.parametrize("model_type", ["gpt2", "llama", "gpt_neox", "gemma2"])
 def test_knock_out_is_what_plain_hooks_give(model_type: str) -> None:
     lm = LanguageModel(tiny(model_type, torch.float64), model_type, None, "cpu")
-    made = ioi_prompts(8)
-    made = replace(
-        made,
-        clean=replace(made.clean, ids=made.clean.ids % 40),
-        corrupt=replace(made.corrupt, ids=made.corrupt.ids % 40),
-    )
+    made = of_few_tokens(ioi_prompts(8))
     means = template_means(lm, abc_of(made), templates_of(made, LABELS))
     circuits = [WHOLE, EMPTY, Kept(((0, 1, "end"), (2, 3, "s2"), (1, 0, ""))), WHOLE.without([(1, 2, "s1_next")])]
     fast = knock_out(lm, made.clean, primary_readout(made), circuits, means)
     for place, kept in enumerate(circuits):
         torch.testing.assert_close(fast[:, place], reference_knock_out(lm, made, kept), atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["resample", "zero"])
+def test_heads_may_be_knocked_out_to_the_other_prompt_or_to_nothing(kind: str) -> None:
+    lm, made = LanguageModel(tiny("gpt2", torch.float64), "gpt2", None, "cpu"), of_few_tokens(ioi_prompts(8))
+    means = instead_of_heads(lm, abc_of(made), kind)
+    found = knock_out(lm, made.clean, primary_readout(made), [Kept(((1, 0, ""),))], means)
+    other = all_z(lm, abc_of(made))
+
+    def change(layer: int, z: torch.Tensor) -> torch.Tensor:
+        new = other[layer].clone() if kind == "resample" else torch.zeros_like(z)
+        if layer == 1:
+            new[:, :, 0] = z[:, :, 0]
+        return new
+
+    with changed_heads(lm, change):
+        logits = stock_logits(lm, made.clean)
+    known = read(primary_readout(made), logits, made.clean)
+    torch.testing.assert_close(found[:, 0], known, atol=1e-9, rtol=1e-9)
+
+
+def of_few_tokens(made: Promptset) -> Promptset:
+    """The same with tokens that a tiny model has."""
+    assert made.corrupt is not None
+    return replace(
+        made,
+        clean=replace(made.clean, ids=made.clean.ids % 40),
+        corrupt=replace(made.corrupt, ids=made.corrupt.ids % 40),
+    )
 
 
 def test_attention_between_labels_is_that_of_the_rows(lm: LanguageModel, prompts: Promptset) -> None:
@@ -256,8 +316,12 @@ def test_the_probe_measures_one_half_with_classes_of_the_other(lm: LanguageModel
     assert torch.equal(~curves["minimality"].values[:, 0].isnan(), tested)
     mean = {name: curve.values.nanmean(dim=0) for name, curve in curves.items()}
     assert float(mean["circuit"]) == pytest.approx(float(mean["whole"]), rel=1e-4)
+    assert float(mean["circuit_zero"]) > 0.9 * float(mean["whole"])  # the heads that are out write nothing anyway
+    assert float(mean["circuit_resample"]) == pytest.approx(float(mean["whole"]), rel=1e-3)
+    assert abs(float(mean["empty_zero"])) < 1e-3
     assert float(mean["random_circuits"]) < 0.5 * float(mean["circuit"])
     assert curves["whole"].x.tolist() == [8.0]
+    assert torch.equal(curves["role"].values[:, 0].isnan(), tested)  # of the prompts that found the classes
     assert mean["class_size"].tolist()[:4] == [1.0, 1.0, 0.0, 1.0]
     assert mean["mover_tests"].tolist() == [1.0, 1.0, 1.0, 2.0]  # the negative mover looks there too
     named = torch.stack([mean[name] for name in ("role", "layer", "head")], dim=1).tolist()
@@ -267,11 +331,7 @@ def test_the_probe_measures_one_half_with_classes_of_the_other(lm: LanguageModel
 
 def test_a_model_without_such_heads_has_an_empty_circuit(tmp_path: Path, prompts: Promptset) -> None:
     lm = LanguageModel(tiny("gpt2"), "gpt2", None, "cpu")
-    made = replace(
-        prompts,
-        clean=replace(prompts.clean, ids=prompts.clean.ids % 40),
-        corrupt=replace(prompts.corrupt, ids=prompts.corrupt.ids % 40),
-    )
+    made = of_few_tokens(prompts)
     curves = ioi_circuit(lm, made, probe_seed=0, least_effect=0.99, least_attention=0.99, least_accuracy=0.0)
     assert curves["circuit"].x.tolist() == [0.0]
     torch.testing.assert_close(curves["circuit"].values, curves["empty"].values, equal_nan=True)
@@ -292,6 +352,8 @@ def test_what_is_no_indirect_object_is_refused(lm: LanguageModel, prompts: Promp
         ioi_circuit(lm, prompts, probe_seed=0, n_greedy=0)
     with pytest.raises(BadInput, match=r"ioi_circuit\.least_effect is 2"):
         ioi_circuit(lm, prompts, probe_seed=0, least_effect=2)
+    with pytest.raises(BadInput, match="kind is 'half': choose one of resample, zero"):
+        instead_of_heads(lm, prompts.clean, "half")
 
 
 def test_templates_of_other_lengths_and_unknown_nodes_are_refused(lm: LanguageModel, prompts: Promptset) -> None:
