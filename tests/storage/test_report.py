@@ -151,6 +151,20 @@ def test_a_trial_at_a_step_of_the_training_says_so(tmp_path: Path) -> None:
     assert "tiny[0]@64 · repeated_tokens[0]" in write_report(home, "s", tmp_path / "page.html").read_text()
 
 
+def test_what_rests_on_fewer_than_thirty_prompts_has_a_star_in_tables_and_above_maps(page: str, tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    lake = Lake(home.lake)
+    deliver_trial(lake, "d1")
+    deliver_answer(lake, "s", "t1", "d1")
+    deliver_head_scores(lake, "d1", {(0, 0): 0.5})  # of 20 prompts
+    publish(home)
+    few = write_report(home, "s", tmp_path / "page.html").read_text()
+    star = '<span title="fewer than 30 prompts: descriptive only">*</span>'
+    assert (few.count(f"20{star}"), few.count("<figcaption>tiny[0]*</figcaption>")) == (1, 1)
+    assert star not in page
+    assert "]*</figcaption>" not in page
+
+
 def test_an_unknown_study_is_refused_with_near_names(home: Home, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="study 'exmple' has no published trials; did you mean 'example'"):
         write_report(home, "exmple", tmp_path / "page.html")
