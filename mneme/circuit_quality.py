@@ -143,12 +143,13 @@ def greedy_completeness(  # noqa: PLR0913  as `faithfulness`, and how knock-outs
     kept, rng = _edges_of(circuit), np.random.default_rng(seed)
     run = partial(faithfulness, lm, clean_ids, corrupt_ids, readout, ablation=ablation)
     knocked, found = torch.zeros_like(kept), []
+    rest: float | None = None
     n_steps = min(n_steps, circuit.n_edges)
     for step in range(n_steps):
         left = (kept & ~knocked).nonzero()
         tried = left[rng.permutation(len(left))[:n_candidates]]
-        outcome = _without(run, circuit, torch.stack([_flipped(knocked, edge) for edge in tried]))
-        best = int(outcome.incompleteness.argmax())
+        outcome = _without(run, circuit, torch.stack([_flipped(knocked, edge) for edge in tried]), rest)
+        best, rest = int(outcome.incompleteness.argmax()), outcome.complement
         knocked = outcome.knocked_out[best]
         found.append((outcome.circuit[best], outcome.model[best], knocked))
         progress(step + 1, n_steps)
@@ -219,13 +220,17 @@ def random_circuits(graph: EdgeGraph, n_edges: int, n_draws: int, seed: int) -> 
     return [Circuit(graph, random_edges(graph, n_edges, rng), n_edges) for _ in range(n_draws)]
 
 
-def _without(run: Run, circuit: Circuit, knocked_out: Tensor) -> Completeness:
-    """Circuit and model without edges [draw source slot] of the circuit, and the rest of the model alone."""
+def _without(run: Run, circuit: Circuit, knocked_out: Tensor, rest: float | None = None) -> Completeness:
+    """Circuit and model without edges [draw source slot] of the circuit, and the rest of the model alone.
+
+    rest: f of that rest where it is known, so that it is not run again.
+    """
     graph, kept = circuit.graph, circuit.edges.cpu()
     both = [_circuit(graph, edges & ~each) for edges in (kept, graph.legal) for each in knocked_out]
-    f = run([complement(circuit), *both]).f.cpu()
+    f = run(both if rest is not None else [*both, complement(circuit)]).f.cpu()
     n_draws = len(knocked_out)
-    return Completeness(float(f[0]), f[1 : 1 + n_draws], f[1 + n_draws :], knocked_out)
+    left = float(f[-1]) if rest is None else rest
+    return Completeness(left, f[:n_draws], f[n_draws : 2 * n_draws], knocked_out)
 
 
 def _between_nodes(circuit: Circuit) -> Tensor:

@@ -18,7 +18,7 @@ from mneme.interception import AttentionCall
 from mneme.layer_runs import attention_call, heads_write, mlp_write, read_stream
 from mneme.model import LanguageModel
 
-CHUNK_ELEMENTS = 1 << 25  # inputs of slots in memory at once: 128 MiB in float32
+CHUNK_ELEMENTS = 1 << 22  # inputs of slots at once: 16 MiB in float32, which an allocator gives again without new pages
 
 
 @dataclass(frozen=True)

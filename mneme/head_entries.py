@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -68,17 +69,26 @@ class HeadEntry:
         return [] if self.blocks is None else list(dict.fromkeys(each.module for each in self.blocks))
 
 
-@torch.enable_grad()
-def find_entries(lm: LanguageModel) -> list[HeadEntry]:
-    """How each layer reads the residual stream, from one forward of eight tokens and its gradients.
+_FOUND: WeakKeyDictionary[LanguageModel, tuple[HeadEntry, ...]] = WeakKeyDictionary()  # as long as the model lives
+
+
+def find_entries(lm: LanguageModel) -> tuple[HeadEntry, ...]:
+    """How each layer reads the residual stream, from one forward of eight tokens and its gradients; found once a model.
 
     Raises: NotApplicable where what the layers add to the stream, or how their MLPs read it, was not found.
     """
+    if lm not in _FOUND:
+        _FOUND[lm] = _entries(lm)
+    return _FOUND[lm]
+
+
+@torch.enable_grad()
+def _entries(lm: LanguageModel) -> tuple[HeadEntry, ...]:
     parts = require_structure(lm).parts
     ids = torch.arange(8, device=lm.device)[None] % lm.vocab_size
     leaves = [[each for each in part.layer.modules() if next(each.children(), None) is None] for part in parts]
     run = cut_forward(lm, Restart(0, ids, stream_input(lm, ids)), leaves)
-    return [_entry(lm, *each) for each in zip(parts, run.layers, strict=True)]
+    return tuple(_entry(lm, *each) for each in zip(parts, run.layers, strict=True))
 
 
 @torch.no_grad()

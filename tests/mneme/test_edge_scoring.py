@@ -371,3 +371,12 @@ def test_a_grouped_circuit_runs_as_the_edges_of_all_its_readers() -> None:
     with pytest.raises(BadInput, match="circuit 0 is of another graph"):
         faithfulness(lm, clean, corrupt, READOUT, [shared])
     assert faithfulness(lm, clean, corrupt, READOUT, [apart]).n_edges.tolist() == [len(expected)]
+
+
+def test_how_the_layers_of_a_model_read_is_found_once() -> None:
+    lm = LanguageModel(tiny("llama"), "llama", None, "cpu")
+    first, forwards = find_entries(lm), lm.forwards
+    assert find_entries(lm) is first
+    assert lm.forwards == forwards
+    other = LanguageModel(tiny("llama"), "llama", None, "cpu")
+    assert find_entries(other)[0].norm is not first[0].norm
