@@ -26,11 +26,12 @@ KILLED = (-signal.SIGKILL, -signal.SIGPROF)
 
 @dataclass(frozen=True)
 class Fault:
-    """What strikes a run, and when. With `ballast` the disk of that file is filled; else the run is killed."""
+    """What strikes a run, and when. With `ballast` the disk of that file is filled; else the run is sent a signal."""
 
     at_change: int | None = None
     after_seconds: float | None = None
     ballast: Path | None = None
+    sent: signal.Signals = signal.SIGKILL
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ def _run(home: Path, notes: Path, fault: Fault, environment: dict[str, str]) -> 
     os.environ.clear()
     os.environ.update(environment | {"MNEME_HOME": str(home)})
     sys.argv = ["mneme", "run", "planted"]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal
     counted = _strike(fault)
     code = _code_of_command()
     sys.stdout.flush()
@@ -121,7 +123,7 @@ def _strike(fault: Fault) -> list[int]:
             if counted[0] != fault.at_change:
                 return
             if fault.ballast is None:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), fault.sent)
             else:
                 fill(fault.ballast)
 

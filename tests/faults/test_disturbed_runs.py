@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import sqlite3
 from collections import Counter
 from pathlib import Path
@@ -65,6 +66,19 @@ def test_killed_runs_alone_and_in_pairs(runs: Runs, calm: Calm, home: Home, draw
             counts["completed" if ended.code == 0 else "killed"] += 1
         assert foreign_rows(home, calm.contents) == []
         tell(counts)
+    assert_mended(runs, calm, home)
+    assert "RUNNING" not in mlflow_statuses(home)
+
+
+@pytest.mark.parametrize(
+    ("sent", "code", "sentence"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "ended by SIGTERM")]
+)
+def test_a_run_that_is_told_to_end_says_so_and_the_next_one_goes_on(
+    runs: Runs, calm: Calm, home: Home, sent: signal.Signals, code: int, sentence: str
+) -> None:
+    ended = runs.run(home, Fault(at_change=calm.n_changes // 2, sent=sent))
+    assert ended.code == code, ended.said
+    assert f"mneme: {sentence}; what was computed is kept" in ended.said
     assert_mended(runs, calm, home)
     assert "RUNNING" not in mlflow_statuses(home)
 
