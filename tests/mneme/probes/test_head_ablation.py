@@ -186,6 +186,16 @@ def test_parameters_that_make_no_sense_are_refused(small, parameters, words):
         measure(ABLATION, parameters, prompts, lm=small, ranking=torch.rand(4, 2, 4))
 
 
+def test_sets_of_more_heads_than_were_ranked_are_left_out_and_refused_where_all_are(small):
+    prompts = Promptset(Batch.of(torch.randint(1, 50, (4, 8), generator=torch.Generator().manual_seed(0))))
+    ranking = torch.rand(4, 2, 4, generator=torch.Generator().manual_seed(1))
+    ranking[:, 1] = torch.nan  # four of eight heads are measured
+    found = measure(ABLATION, {"ks": [1, 4, 5, 8]}, prompts, lm=small, ranking=ranking)
+    assert found["k"].tolist() == [1, 4]
+    with pytest.raises(NotApplicable, match="the ranking measured 4 heads, fewer than any of ks"):
+        measure(ABLATION, {"ks": [5, 8]}, prompts, lm=small, ranking=ranking)
+
+
 def test_one_prompt_cannot_both_rank_and_test(small):
     prompts = Promptset(Batch.of(torch.ones(1, 8, dtype=torch.int64)))
     with pytest.raises(NotApplicable, match="two"):
