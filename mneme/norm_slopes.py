@@ -16,10 +16,11 @@ class NormSlope:
 
     It is centred(factor * gain * g) - bend * core * (core . (factor * gain * g)), where centred takes the mean over the
     width away if is_centred, core [item position d_model] are the states (centred if so), gain [d_model], factor and
-    bend [item position].
+    bend [item position]. The norm itself gives factor * gain * core + shift; shift [d_model].
     """
 
     gain: Tensor
+    shift: Tensor
     factor: Tensor
     bend: Tensor
     core: Tensor
@@ -42,7 +43,7 @@ def slope_of(norm: nn.Module, states: Tensor) -> NormSlope | None:
         return None
     here = states.detach()
     bias = getattr(norm, "bias", None)
-    shift = here.new_zeros(()) if bias is None else torch.as_tensor(bias).to(here)
+    shift = here.new_zeros(here.shape[-1]) if bias is None else torch.as_tensor(bias).to(here)
     signs = torch.ones_like(here[:1, :1])
     signs[..., 1::2] = -1
     output = norm(here) - shift
@@ -52,12 +53,12 @@ def slope_of(norm: nn.Module, states: Tensor) -> NormSlope | None:
     core = here - here.mean(dim=-1, keepdim=True) if is_centred else here
     unscaled = gain * core
     factor = (unscaled * output).sum(dim=-1) / (unscaled * unscaled).sum(dim=-1)
-    straight = NormSlope(gain, factor, torch.zeros_like(factor), core, is_centred)
+    straight = NormSlope(gain, shift, factor, torch.zeros_like(factor), core, is_centred)
     after = straight(output)
     through = factor[..., None] * gain * output
     size = (core * core).sum(dim=-1) * (core * through).sum(dim=-1)
     bend = (core * (after - _by_autograd(norm, here, output))).sum(dim=-1) / size
-    slope = NormSlope(gain, factor, bend, core, is_centred)
+    slope = NormSlope(gain, shift, factor, bend, core, is_centred)
     other = output.roll(1, dims=-1)
     expected = _by_autograd(norm, here, other)
     error = float((slope(other) - expected).abs().max())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -59,14 +59,21 @@ class FoldedGradients:
     along: Sequence[tuple[Tensor, Tensor]]
 
     @classmethod
-    def of(cls, entry: HeadEntry, slope: NormSlope, projected: Inputs) -> FoldedGradients:
-        """Of one run."""
+    def of(
+        cls, entry: HeadEntry, slope: NormSlope, projected: Inputs, made: Mapping[nn.Module, Tensor]
+    ) -> FoldedGradients:
+        """Of one run; made: what the modules of the blocks gave in it [item position width].
+
+        How much of the core a slot takes away is gradient . factor * gain * core @ W, and the latter is what the module
+        gave without its bias and the norm's: it is not computed again.
+        """
         assert entry.blocks is not None  # noqa: S101  `_heads` chose this
         scaled = [slope.factor[:, :, None, None] * part for part in projected]
         taken = []
-        for block, part in zip(entry.blocks, scaled, strict=True):
-            weight = block.weight.to(part)
-            seen = torch.einsum("ipd,hdw->iphw", slope.gain * slope.core, weight)
+        for block, part in zip(entry.blocks, projected, strict=True):
+            constant = torch.einsum("d,hdw->hw", slope.shift, block.weight.to(part))
+            constant = constant if block.bias is None else constant + block.bias
+            seen = made[block.module][..., block.columns] - constant
             n_shared = part.shape[2] // len(block.columns)
             taken.append((part * seen.repeat_interleave(n_shared, dim=2)).sum(dim=-1).transpose(1, 2))
         along = slope.core, slope.bend[:, None] * torch.cat(taken, dim=1)
@@ -207,7 +214,8 @@ def _heads(entry: HeadEntry, layer: CutLayer, at: Inputs, *, is_grouped: bool) -
     parts, slope = (taken[0], taken[1], taken[2]), slope_of(entry.norm or nn.Identity(), layer.entering)
     if slope is None:
         return SplitGradients(entry, layer.entering.detach(), parts), into
-    return FoldedGradients.of(entry, slope, parts), into
+    made = {module: output.detach() for module, output in zip(entry.modules, outputs, strict=True)}
+    return FoldedGradients.of(entry, slope, parts, made), into
 
 
 def _shared(gradients: Tensor, n_shared: int) -> Tensor:
