@@ -148,3 +148,18 @@ def test_the_image_holds_the_tested_versions_and_runs_as_an_ordinary_user() -> N
     assert "--constraint constraints.txt" in next(line for line in lines if line.startswith("RUN pip install"))
     users = [line.split()[1] for line in lines if line.startswith("USER ")]
     assert users == ["mneme"]
+
+
+def test_one_variable_says_how_much_servers_and_worker_write(compose: dict[str, Any]) -> None:
+    levels = {
+        name: sorted(key for key, value in service.get("environment", {}).items() if value == "${LOG_LEVEL:-WARNING}")
+        for name, service in compose["services"].items()
+    }
+    assert levels == {
+        "postgres": [],
+        "prefect": ["PREFECT_LOGGING_LEVEL", "PREFECT_SERVER_LOGGING_LEVEL"],
+        "mlflow": ["MLFLOW_LOGGING_LEVEL"],
+        "deploy": [],
+        "worker": ["MLFLOW_LOGGING_LEVEL", "PREFECT_LOGGING_LEVEL"],
+    }
+    assert example_variables()["LOG_LEVEL"] == "WARNING"
