@@ -18,6 +18,8 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 from mneme.errors import BadInput
 
 Kind = Literal["process", "ray"]
+# Ray listens to the whole network unless this is 0 when it is imported; an address that it is given does not count
+_RAY_REACHES_OUT = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 
 class Runners(Protocol):
@@ -90,11 +92,13 @@ def open_runners(kind: Kind, n_workers: int) -> Iterator[Runners]:
     if kind == "process":
         yield Processes()
         return
+    own = {"address": "local", "num_cpus": n_workers, "include_dashboard": False}
+    asked = {} if os.environ.get("RAY_ADDRESS") else own
+    if asked:
+        os.environ[_RAY_REACHES_OUT] = "0"
     import ray
     from prefect_ray import RayTaskRunner
 
-    own = {"num_cpus": n_workers, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-    asked = {} if os.environ.get("RAY_ADDRESS") else own
     with RayTaskRunner(init_kwargs={"log_to_driver": False, **asked}) as runner:
         yield RayTasks(runner, (ray.exceptions.RayError,))
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flows.environment import prepare_environment
+from flows.runners import open_runners
 from flows.study import study
 from mneme.errors import BadInput
 from storage.home import Home
@@ -16,6 +20,9 @@ from tasks.narrator import listening
 from tests.planted import copy_model, save
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
+with_ray = pytest.mark.skipif(
+    importlib.util.find_spec("prefect_ray") is None, reason="Ray is not installed: pip install 'mneme[ray]'"
+)
 SCORES = "select model, probe, layer, head, item, value from mart.item_scores order by all"
 TRIALS = "select trial_id, model, probe, status, forwards from mart.trials order by all"
 
@@ -79,9 +86,23 @@ def test_a_study_for_ray_is_refused_where_ray_is_missing(two_models: Home) -> No
         run(runner="ray")
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("prefect_ray") is None, reason="Ray is not installed: pip install 'mneme[ray]'"
-)
+@with_ray
+def test_a_ray_of_our_own_listens_on_loopback_alone_and_gives_its_workers_our_place(
+    home: Home, own_environment: None
+) -> None:
+    del own_environment
+    prepare_environment(home)
+    with open_runners("ray", 1):
+        import ray
+
+        port = int(ray.get_runtime_context().gcs_address.rpartition(":")[2])
+        socket.create_connection(("127.0.0.1", port), timeout=30).close()
+        with pytest.raises(ConnectionRefusedError):  # what listens to the whole network answers here, too
+            socket.create_connection(("127.0.0.2", port), timeout=30)
+        assert ray.get(ray.remote(lambda: os.nice(0)).remote()) == os.nice(0)
+
+
+@with_ray
 def test_two_workers_of_ray_deliver_the_rows_of_one_process(
     two_models: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
