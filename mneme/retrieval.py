@@ -12,20 +12,24 @@ from torch import Tensor
 from mneme.attention import AttentionInputs
 
 TIED = -1  # no key is the top one, or no token is said
+MOST_PROBABILITIES = 1 << 20  # in memory at once: 4 MiB in float32
 _WORD = re.compile(r"\w+")
 
 
 def top_keys(inputs: AttentionInputs, rows: Tensor) -> Tensor:
     """The key that each head attends to most, in one query row a step: rows [item step] -> [item head step] int64.
 
-    -1 where two keys tie, which earns no credit (METHODS 0). No more than one row a step is ever in memory.
+    -1 where two keys tie, which earns no credit (METHODS 0). All heads and as many steps as fit go through one
+    operation; more than one row a head is in memory only within MOST_PROBABILITIES.
     """
+    size = max(1, MOST_PROBABILITIES // (len(inputs.query) * inputs.n_heads * inputs.n_keys))
     found = []
-    for step in range(rows.shape[1]):
-        row = inputs.probabilities(rows[:, step : step + 1])[:, :, 0]
-        is_tied = (row == row.amax(dim=-1, keepdim=True)).sum(dim=-1) > 1
-        found.append(row.argmax(dim=-1).masked_fill(is_tied, TIED))
-    return torch.stack(found, dim=-1)
+    for some in rows.split(size, dim=1):
+        probabilities = inputs.probabilities(some)
+        best, key = probabilities.max(dim=-1)
+        is_tied = (probabilities == best[..., None]).sum(dim=-1) > 1
+        found.append(key.masked_fill(is_tied, TIED))
+    return torch.cat(found, dim=-1)
 
 
 def copied_share(

@@ -20,9 +20,8 @@ from mneme.prefix_cache import Prefix
 from mneme.progress import Progress, silent
 from mneme.restart import rows_of
 
-LEAST_SHARED = 16  # tokens: to run a shorter shared prefix again costs less than a branch of its own
-SMALL_FORWARD = 64  # tokens up to which a forward takes as long as one of fewer
-MOST_WASTED = 1.05  # tokens that go through a forward over those that must
+LEAST_SHARED = 8  # tokens: to run a shorter shared prefix again costs less than a branch of its own
+FORWARD_COST = 24  # tokens that take as long as what a forward costs besides its tokens
 STORED = 2  # tensors a layer kept of a prompt on which others build: its keys and its values
 
 Visit = Callable[[AttentionCall, Tensor, Tensor], None]
@@ -212,17 +211,19 @@ def _n_shared(one: list[int], other: list[int]) -> int:
 
 
 def _together(items: list[int], starts: Sequence[int], lengths: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
-    """Prompts that go through one forward, with the position from which all of them run."""
+    """Prompts that go through one forward, with the position from which all of them run.
+
+    A prompt joins those before it where the tokens that this wastes cost less than a forward of its own.
+    """
     group: list[int] = []
-    first = longest = n_needed = 0
+    first = longest = 0
     for item in sorted(items, key=lambda each: (-starts[each], lengths[each], each)):
         low, high = starts[item], max(longest, lengths[item])
-        needed = n_needed + lengths[item] - starts[item]
-        taken = (len(group) + 1) * (high - low)
-        if group and taken > max(SMALL_FORWARD, MOST_WASTED * needed):
+        n_added = (len(group) + 1) * (high - low) - len(group) * (longest - first)
+        if group and n_added - (lengths[item] - low) > FORWARD_COST:
             yield first, group
-            group, high, needed = [], lengths[item], lengths[item] - starts[item]
+            group, high = [], lengths[item]
         group.append(item)
-        first, longest, n_needed = low, high, needed
+        first, longest = low, high
     if group:
         yield first, group

@@ -80,7 +80,7 @@ def retrieval_score(  # noqa: PLR0913  what the YAML may set
         least_recall = number_between("retrieval_score.least_recall", least_recall, 0, 1)
     needle = _Needle.of(prompts, one_of("retrieval_score.side", side, ("clean", "corrupt")))
     top, said, recall = (
-        _forced(lm, needle, progress)
+        _forced(lm, needle, progress, is_recalled=least_recall is not None)
         if decoding == "forced"
         else _greedy(lm, needle, whole_number("retrieval_score.n_steps", n_steps, 1), progress)
     )
@@ -150,14 +150,21 @@ class _Tops:
         self.keys[items.cpu(), call.layer, :, steps] = top_keys(call.inputs(lengths), rows).cpu()
 
 
-def _forced(lm: LanguageModel, needle: _Needle, progress: Progress) -> tuple[Tensor, Tensor, Tensor]:
-    """Top keys [item layer head step], what is said [item step] and the share that is predicted [item]."""
+def _forced(
+    lm: LanguageModel, needle: _Needle, progress: Progress, *, is_recalled: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Top keys [item layer head step], what is said [item step] and the share that is predicted [item].
+
+    is_recalled: whether that share is asked; else it is NaN, and nothing is unembedded.
+    """
     batch, said, rows = followed_by(needle.batch, needle.tokens)
     n_said = (said != NOT_SAID).sum(dim=1)
     tops = _Tops(lm, len(said), said.shape[1])
     hidden = run_shared(
         lm, batch, rows, lambda call, items, local: tops.note(call, items, local, slice(None)), progress=progress
     )
+    if not is_recalled:
+        return tops.keys, said, torch.full((len(said),), torch.nan)
     predicted = torch.stack([lm.backbone.unembed(row).argmax(dim=-1) for row in hidden.unbind(dim=1)], dim=1).cpu()
     return tops.keys, said, ((predicted == said) & (said != NOT_SAID)).sum(dim=1) / n_said
 

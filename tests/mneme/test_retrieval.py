@@ -96,6 +96,21 @@ def test_the_top_key_is_the_largest_probability_and_a_tie_has_none() -> None:
     assert top_keys(same, torch.tensor([[0, 1]])).tolist() == [[[0, -1], [0, -1]]]
 
 
+@pytest.mark.parametrize("most", [1, 70, 1 << 20])
+def test_top_keys_do_not_depend_on_how_many_steps_go_together(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key = torch.randn(2, 4, 6, 8, generator=generator), torch.randn(2, 2, 9, 8, generator=generator)
+    inputs = AttentionInputs(layer=0, query=query, key=key, lengths=torch.tensor([9, 9]), scale=0.3)
+    rows = torch.tensor([[0, 3, 5], [1, 2, 4]])
+    monkeypatch.setattr("mneme.retrieval.MOST_PROBABILITIES", most)
+    found = top_keys(inputs, rows)
+    assert found.shape == (2, 4, 3)
+    for item, head, step in torch.cartesian_prod(torch.arange(2), torch.arange(4), torch.arange(3)).tolist():
+        at = int(rows[item, step])
+        scores = key[item, head // 2, : at + 4].double() @ query[item, head, at].double()
+        assert int(found[item, head, step]) == int(scores.argmax())
+
+
 def test_recall_is_the_share_of_the_needles_words_each_as_often() -> None:
     assert unigram_recall(["the", "cat", "sat", "on", "the", "mat"], ["the", "the", "the", "cat"]) == 0.75
     assert unigram_recall([], [4]) == 0.0

@@ -13,7 +13,7 @@ from mneme.encoding import padded
 from mneme.errors import BadInput, NotApplicable
 from mneme.interception import AttentionCall
 from mneme.model import LanguageModel
-from mneme.shared_prefix import prefix_tree, run_shared
+from mneme.shared_prefix import _together, prefix_tree, run_shared
 from tests.architectures import INSIDE, tiny
 
 TRUNK = list(range(3, 33))
@@ -92,6 +92,14 @@ def test_what_is_shared_runs_once() -> None:
     taken = sum(items * n for items, n in queries)
     tree = prefix_tree(batch, LAST[:, 0])
     assert tree.n_tokens <= taken < sum(len(row) for row in ROWS)
+
+
+def test_a_prompt_joins_others_where_it_wastes_less_than_a_forward_costs() -> None:
+    starts, near, far = [40, 40, 30], [60, 84, 60], [60, 85, 60]
+    assert list(_together([0, 1], starts, near)) == [(40, [0, 1])]  # 24 tokens of padding
+    assert list(_together([0, 1], starts, far)) == [(40, [0]), (40, [1])]
+    assert list(_together([0, 2], starts, near)) == [(30, [0, 2])]  # 10 tokens run twice
+    assert list(_together([], starts, near)) == []
 
 
 def test_few_prompts_at_a_time_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
