@@ -10,7 +10,7 @@ from storage.report.pictures import Looks, Picture, grouped, method, named, pict
 from storage.report.questions import Row
 
 _CONTROLS = ("control_", "shuffled_", "random_")  # how curves of controls begin, before what they control
-_PLACES = {"layer", "head", "position", "dimension"}  # units that name a place, which no line should join
+_PLACES = {"layer", "head", "position", "dimension", "class", "yes or no"}  # units of names, which no line should join
 _LINE = ("model", "model_seed", "promptset_seed", "is_of_control")
 
 

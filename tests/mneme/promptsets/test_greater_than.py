@@ -82,6 +82,17 @@ def test_first_years_are_balanced_and_chance_is_what_equal_probabilities_give() 
     assert chance["answer_accuracy"] == pytest.approx(float((99 - first).mean()) / 100)
 
 
+def test_equal_probabilities_of_all_years_favor_the_larger_side_which_is_two_hundredths_of_wrong_ones_at_50() -> None:
+    """METHODS 11: the difference of probabilities of a uniform guess is -0.02 at the year 50."""
+    prompts = greater_than(WORDS, seed=0, n_items=100)
+    assert prompts.correct_ids is not None
+    assert prompts.wrong_ids is not None
+    first = torch.tensor([int(each) for each in words_at(prompts, WORDS, "year")])
+    sizes = [(side >= 0).sum(dim=1) for side in (prompts.correct_ids, prompts.wrong_ids)]
+    assert torch.equal(sizes[0] - sizes[1], 98 - 2 * first)  # of 100 years: -2 where the first year is 50
+    assert torch.equal(sizes[0] + sizes[1], torch.full_like(first, 100))
+
+
 def test_what_year_follows_a_century_most_often_in_training_is_no_help() -> None:
     after: Counter[tuple[str, str]] = Counter()
     for text in texts("greater_than", 3000):
