@@ -21,7 +21,7 @@ from mart.role_counts where role = 'retrieval' and promptset = 'needle' order by
 DOES_MASKING_THEM_HURT_STORED_FACTS = """
 select model, model_seed, promptset, value as lost, ci_low, ci_high,
 control_mean as lost_with_random_heads, p_value, n_items
-from mart.controls where probe = 'head_ablation_accuracy' and variant = 'retrieval_mean' and k = 4
+from mart.controls where probe = 'head_ablation_accuracy' and variant = 'retrieval_claim' and k = 4
 and promptset in ('needle', 'stored_facts') order by model, model_seed, promptset
 """
 WHICH_LAYER_KNOWS_THE_ANSWER_FIRST = """
@@ -62,7 +62,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     _deliver(lake, "retrieval_score", "needle")
     deliver_head_scores(lake, "d-retrieval_score-needle-primary", {(0, 0): 0.9, (0, 1): 0.1, (1, 0): 0.05})
     for promptset, lost in (("needle", 0.8), ("stored_facts", 0.1)):
-        delivery = _deliver(lake, "head_ablation_accuracy", promptset, "retrieval_mean", level="intervention")
+        delivery = _deliver(lake, "head_ablation_accuracy", promptset, "retrieval_claim", level="intervention")
         lake.deliver("controls", delivery, pl.DataFrame([_controls(delivery, 4, lost), _controls(delivery, 8, 0.9)]))
     for promptset, values in (("needle", (0.0, 0.1, 0.9)), ("stored_facts", (0.0, 0.6, 0.8))):
         for variant in ("primary", "shuffled"):
