@@ -62,17 +62,19 @@ def circuit_document(home: Home, trial: TrialSpec, delivery_id: str) -> dict[str
 
 
 def study_circuits(home: Home, study: str, trial_ids: Sequence[str]) -> dict[str, list[Row]]:
-    """A study's rows of `mart.circuits` and `mart.circuit_overlap`, as they are drawn."""
-    from storage.report.circuit_panels import CIRCUITS, OVERLAPS
+    """A study's rows of `mart.circuits` and `mart.circuit_overlap`, as they are drawn; `checkpoints` between steps."""
+    from storage.report.circuit_panels import CHECKPOINTS, CIRCUITS, OVERLAPS
 
     asked = list(trial_ids)
-    return {"circuits": rows(home, CIRCUITS, [asked]), "overlaps": rows(home, OVERLAPS, [study, asked])}
+    compared = {"overlaps": OVERLAPS, "checkpoints": CHECKPOINTS}
+    found = {name: rows(home, question, [study, asked]) for name, question in compared.items()}
+    return {"circuits": rows(home, CIRCUITS, [asked]), **found}
 
 
 def study_figures(study: str, found: Mapping[str, list[Row]]) -> dict[str, bytes]:
     """Faithfulness over size for each model, and what behaviors share and do for each other, as PNG files by path."""
     from storage.report.circuit_figures import faithfulness_png
-    from storage.report.circuit_panels import behavior_matrices, faithfulness_panels
+    from storage.report.circuit_panels import behavior_matrices, checkpoint_matrices, faithfulness_panels
 
     figures = {
         f"pictures/faithfulness.{_in_a_path(model)}.png": faithfulness_png(
@@ -83,9 +85,12 @@ def study_figures(study: str, found: Mapping[str, list[Row]]) -> dict[str, bytes
     for each in behavior_matrices(found["overlaps"]):
         about = _in_a_path(each.model) + ("" if each.variant == "primary" else f".{each.variant}")
         figures |= {f"pictures/{name}.{about}.png": png for name, png in each.figures().items()}
+    for steps in checkpoint_matrices(found["checkpoints"]):
+        about = _in_a_path(steps.title) + ("" if steps.variant == "primary" else f".{steps.variant}")
+        figures[f"pictures/checkpoints.{about}.png"] = steps.figure()
     return figures
 
 
-def _in_a_path(model: str) -> str:
-    """`micro-gpt2.0` of `micro-gpt2[0]`."""
-    return model.replace("[", ".").removesuffix("]")
+def _in_a_path(name: str) -> str:
+    """`micro-gpt2.0` of `micro-gpt2[0]`, `micro-gpt2.0.ioi.1` of `micro-gpt2[0] ioi[1]`."""
+    return name.replace("[", ".").replace("]", "").replace(" ", ".")

@@ -32,10 +32,16 @@ def record_comparisons(
         return
     ids = sorted(str(each["comparison_id"]) for each in (*phase_changes, *claims))
     about: dict[str, Any] = {"study": study, "comparisons": ids, "deliveries": dict(deliveries)}
-    about |= {"overlaps": [row["comparison_id"] for row in circuits["overlaps"]]} if circuits["overlaps"] else {}
+    compared = [row["comparison_id"] for kind in ("overlaps", "checkpoints") for row in circuits[kind]]
+    about |= {"overlaps": compared} if compared else {}
     key = digest(about | ({"behaviors": behaviors} if behaviors else {}))
     inputs = {"study": study, "run_key": key, "trial_ids": sorted(deliveries)}
-    tables = {"phase_changes": list(phase_changes), "claims": list(claims), "behaviors": behaviors, **circuits}
+    tables = {
+        "phase_changes": list(phase_changes),
+        "claims": list(claims),
+        "behaviors": behaviors,
+        "circuits": circuits,
+    }
     record.run(home, f"record-{key}", f"{study} / comparisons", {**inputs, **tables}, refresh=not has_store(home))
 
 
@@ -54,8 +60,7 @@ def record(  # noqa: PLR0913  what one run records
     phase_changes: list[Row],
     claims: list[Row],
     behaviors: list[Row],
-    circuits: list[Row],
-    overlaps: list[Row],
+    circuits: dict[str, list[Row]],
 ) -> Value:
     """Log one run of a study's comparisons: pictures of curves and behaviors, numbers as metrics, rows as JSON."""
     from storage.mlflow_log import Recording, record_run
@@ -67,11 +72,10 @@ def record(  # noqa: PLR0913  what one run records
         recorded_at_ms=int(datetime.now(UTC).timestamp() * 1000),
         tags={"mneme.study": study},
         metrics=_metrics(phase_changes, claims, behaviors),
-        figures=_figures(home, study, trial_ids, behaviors)
-        | study_figures(study, {"circuits": circuits, "overlaps": overlaps}),
+        figures=_figures(home, study, trial_ids, behaviors) | study_figures(study, circuits),
         documents={"phase_changes.json": phase_changes, "claims.json": claims}
         | ({"behavior_table.json": behaviors} if behaviors else {})
-        | ({"circuit_overlap.json": overlaps} if overlaps else {}),
+        | ({"circuit_overlap.json": compared} if (compared := circuits["overlaps"] + circuits["checkpoints"]) else {}),
     )
     return {"mlflow_run_id": record_run(home, recording)}
 

@@ -162,7 +162,9 @@ def matrix_png(
     figure.suptitle(title, fontsize=10, x=0.02, ha="left", parse_math=False)
     bar = figure.colorbar(image, ax=axes, format="%.3g", shrink=0.85, fraction=_INCHES_OF_BAR / width, aspect=24)
     bar.set_label(unit, fontsize=8, parse_math=False)
-    return _png(FigureCanvasAgg(figure))
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_figure(buffer, format="png", bbox_inches="tight")  # square cells push names out
+    return buffer.getvalue()
 
 
 def _write(axes: Any, matrix: Sequence[Sequence[float]], scale: Scale, has_frames: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from storage.report.circuit_figures import FaithfulnessLine, FaithfulnessPanel, Point, matrix_png, overlap_png
 from storage.report.pictures import grouped, named
@@ -20,7 +21,13 @@ OVERLAPS = """
     where study = ? and list_contains(?, trial_id) and level = 'edge' and step is null and other_step is null
     order by model, model_seed, promptset, other_promptset
 """
+CHECKPOINTS = """
+    select * from mart.circuit_overlap
+    where study = ? and list_contains(?, trial_id) and level = 'edge' and step is not null and step <> other_step
+    order by model, model_seed, promptset, step, other_step
+"""
 _NAN = float("nan")
+Matrix = tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -30,8 +37,8 @@ class BehaviorMatrix:
     model: str
     variant: str
     names: tuple[str, ...]
-    jaccard: tuple[tuple[float, ...], ...]
-    faithfulness: tuple[tuple[float, ...], ...]
+    jaccard: Matrix
+    faithfulness: Matrix
 
     def figures(self) -> dict[str, bytes]:
         """The two matrices as PNG files, by name."""
@@ -44,6 +51,21 @@ class BehaviorMatrix:
                 self.faithfulness, names, crossed, "share of the behavior", has_frames=True
             ),
         }
+
+
+@dataclass(frozen=True)
+class CheckpointMatrix:
+    """What circuits of one behavior share between the steps of one training, [own other]; ceilings on the diagonal."""
+
+    title: str
+    variant: str
+    names: tuple[str, ...]
+    jaccard: Matrix
+
+    def figure(self) -> bytes:
+        """The matrix as a PNG file."""
+        about = f"{self.title}: what circuits at two steps share, of like size; framed: halves of one step's prompts"
+        return overlap_png(self.jaccard, self.names, about)
 
 
 def faithfulness_panels(rows: Iterable[Row]) -> dict[str, list[FaithfulnessPanel]]:
@@ -76,23 +98,44 @@ def behavior_matrices(rows: Iterable[Row]) -> list[BehaviorMatrix]:
     ]
 
 
+def checkpoint_matrices(rows: Iterable[Row]) -> list[CheckpointMatrix]:
+    """A matrix per model, behavior and variant, from rows of `mart.circuit_overlap` between steps, level of edges."""
+    made = []
+    for group in grouped(rows, "model", "model_seed", "promptset", "promptset_seed", "probe", "variant"):
+        matched = [row for row in group if row["selection"] == "matched"]
+        steps = sorted({row[which] for row in matched for which in ("step", "other_step")})
+        if matched:
+            shared = _shared(matched, steps, ("step", "other_step"))
+            title = f"{named(group[0]['model'], group[0]['model_seed'])} {_behavior(group[0])}"
+            made.append(CheckpointMatrix(title, str(group[0]["variant"]), tuple(map(str, steps)), shared))
+    return made
+
+
 def _matrix(rows: Sequence[Row]) -> BehaviorMatrix:
-    names = tuple(dict.fromkeys(_behavior(row) for row in rows))
-    places = {name: place for place, name in enumerate(names)}
-    shared, crossed = ([[_NAN] * len(names) for _ in names] for _ in range(2))
-    for row in rows:
-        own, other = places[_behavior(row)], places.get(_behavior(row, "other_"))
-        if other is None:
-            continue
-        if row["selection"] == "matched":
-            shared[own][other] = _number(row["jaccard"])
-            shared[own][own] = _number(row["ceiling"])
-        else:
-            crossed[own][other] = _number(row["cross_faithfulness"])
+    about = [row | {"own": _behavior(row), "other": _behavior(row, "other_")} for row in rows]
+    names = list(dict.fromkeys(row["own"] for row in about))
+    shared = _shared([row for row in about if row["selection"] == "matched"], names, ("own", "other"))
+    crossed = [[_NAN] * len(names) for _ in names]
+    for row in about:
+        if row["selection"] == "faithful" and row["other"] in names:
+            own = names.index(row["own"])
+            crossed[own][names.index(row["other"])] = _number(row["cross_faithfulness"])
             crossed[own][own] = _number(row["own_faithfulness"])
-    first = rows[0]
-    as_tuples = (tuple(map(tuple, each)) for each in (shared, crossed))
-    return BehaviorMatrix(named(first["model"], first["model_seed"]), str(first["variant"]), names, *as_tuples)
+    model = named(rows[0]["model"], rows[0]["model_seed"])
+    return BehaviorMatrix(model, str(rows[0]["variant"]), tuple(names), shared, tuple(map(tuple, crossed)))
+
+
+def _shared(rows: Sequence[Row], names: Sequence[Any], columns: tuple[str, str]) -> Matrix:
+    """What circuits of one size share, by the names in two columns; on the diagonal the mean of a row's ceilings."""
+    shared = [[_NAN] * len(names) for _ in names]
+    for own, name in enumerate(names):
+        of_row = [row for row in rows if row[columns[0]] == name]
+        for row in of_row:
+            if row[columns[1]] in names:
+                shared[own][names.index(row[columns[1]])] = _number(row["jaccard"])
+        ceilings = [row["ceiling"] for row in of_row if row["ceiling"] is not None]
+        shared[own][own] = sum(ceilings) / len(ceilings) if ceilings else _NAN
+    return tuple(map(tuple, shared))
 
 
 def _behavior(row: Row, which: str = "") -> str:

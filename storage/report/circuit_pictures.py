@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from html import escape
 
 from storage.report.charts import Look, Series, axis_of_places, axis_of_values, chart_svg, key_svg
-from storage.report.circuit_panels import behavior_matrices, first_ablation
+from storage.report.circuit_panels import behavior_matrices, checkpoint_matrices, first_ablation
 from storage.report.circuit_picture import circuit_svg
 from storage.report.colours import Scale, scale_of
 from storage.report.drawings import number
+from storage.report.grid_maps import scale_svg
 from storage.report.pictures import Looks, Picture, grouped, method, named, picture, star
 from storage.report.questions import Row
 
@@ -62,8 +63,24 @@ def overlap_pictures(rows: Sequence[Row]) -> list[Picture]:
             (f"{each.model} {each.variant}".removesuffix(" primary"), matrix_svg(matrix, each.names, scale, unit))
             for each, matrix in zip(matrices, values, strict=True)
         ]
-        made += [picture("overlaps", title, panels, (kind != "jaccard", title))] if panels else []
+        legend = [(scale_svg(scale, unit), "")]
+        made += [picture("overlaps", title, panels, (kind != "jaccard", title), legend=legend)] if panels else []
     return made
+
+
+def checkpoint_pictures(rows: Sequence[Row]) -> list[Picture]:
+    """What circuits share between steps (rows of `mart.circuit_overlap`), a panel per model and behavior."""
+    matrices = checkpoint_matrices(rows)
+    if not matrices:
+        return []
+    title = "What circuits of like size share between steps of training; on the diagonal, halves of one step's prompts"
+    scale = scale_of((value for each in matrices for row in each.jaccard for value in row), (None, None))
+    unit = "Jaccard index"
+    panels = [
+        (f"{each.title} {each.variant}".removesuffix(" primary"), matrix_svg(each.jaccard, each.names, scale, unit))
+        for each in matrices
+    ]
+    return [picture("checkpoints", title, panels, (False, title), legend=[(scale_svg(scale, unit), "")])]
 
 
 def circuit_pictures(rows: Sequence[Row]) -> list[Picture]:

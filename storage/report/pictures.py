@@ -20,8 +20,8 @@ _LINES = ("masking", "curves")
 class Picture:
     """Panels (label, SVG) of one measure and a legend (SVG, name); `n_more` panels had no room.
 
-    `kind` is circuits, overlaps, graphs, masking, curves, grids, profiles, maps or effects; those with the lowest
-    `rank` are drawn first.
+    `kind` is circuits, overlaps, checkpoints, graphs, masking, curves, grids, profiles, maps or effects; those with
+    the lowest `rank` are drawn first.
     """
 
     kind: str

@@ -139,6 +139,12 @@ select probe, variant, model, model_seed, promptset, promptset_seed, other_promp
 from mart.circuit_overlap
 where study = {study} and level = 'edge' and step is null and other_step is null and {in_study}
 order by probe, variant, model, model_seed, promptset, other_promptset, selection""",
+    "checkpoints": """
+select probe, variant, model, model_seed, promptset, promptset_seed, step, other_step, selection, n_a, n_b, n_shared,
+    jaccard, p_value, ceiling, control, unit, trial_id
+from mart.circuit_overlap
+where study = {study} and level = 'edge' and step is not null and step <> other_step and {in_study}
+order by probe, variant, model, model_seed, promptset, step, other_step, selection""",
     "behavior": """
 select probe, variant, model, model_seed, promptset, promptset_seed, is_control,
     readout, value, ci_low, ci_high, chance, n_items, is_descriptive, unit, trial_id

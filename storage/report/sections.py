@@ -8,7 +8,12 @@ from itertools import groupby
 
 from markupsafe import Markup
 
-from storage.report.circuit_pictures import circuit_pictures, faithfulness_pictures, overlap_pictures
+from storage.report.circuit_pictures import (
+    checkpoint_pictures,
+    circuit_pictures,
+    faithfulness_pictures,
+    overlap_pictures,
+)
 from storage.report.drawings import decimals_for, interval
 from storage.report.line_pictures import curve_pictures, masking_pictures, profile_pictures
 from storage.report.map_pictures import effect_pictures, grid_pictures, head_pictures
@@ -18,8 +23,8 @@ from storage.report.questions import Answer, Row
 
 MOST_RANKINGS = 48  # of a page
 _ROWS = ("ranking", "scores", "effects", "curves", "grids", "controls", "behavior", "reliability")
-_ROWS_OF_CIRCUITS = ("circuits", "circuit_edges", "overlaps")
-_KINDS = ("circuits", "overlaps", "graphs", "masking", "curves", "grids", "profiles", "effects", "maps")
+_ROWS_OF_CIRCUITS = ("circuits", "circuit_edges", "overlaps", "checkpoints")
+_KINDS = ("circuits", "overlaps", "checkpoints", "graphs", "masking", "curves", "grids", "profiles", "effects", "maps")
 
 
 @dataclass
@@ -87,6 +92,7 @@ def _pictures(rows: dict[str, list[Row]], looks: Looks, trials: dict[str, Row]) 
     return [
         *faithfulness_pictures(rows["circuits"], looks),
         *overlap_pictures(rows["overlaps"]),
+        *checkpoint_pictures(rows["checkpoints"]),
         *circuit_pictures(rows["circuit_edges"]),
         *masking_pictures(rows["controls"], looks),
         *curve_pictures(rows["curves"], looks, levels),

@@ -1,14 +1,18 @@
 """Circuits through the whole pipeline: from pairs of the user's own down to SQL."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from mlflow import MlflowClient
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from flows.study import study
+from flows.troubles import TrialsFailed
 from mneme.errors import BadInput
 from storage.dossier import dossier
 from storage.home import Home
@@ -30,14 +34,18 @@ variants:
 N_ITEMS = 12
 
 
-def write_pairs(path: Path, *, differ: bool = True) -> None:
-    """Pairs of three words and their copy, whose answer is another word where the third differs."""
+def write_pairs(path: Path, *, differ: bool = True, n_swapped: int = 0, more: str = "") -> None:
+    """Pairs of words and their copy, whose answer is another word where the fifth differs.
+
+    The first `n_swapped` pairs take the right answer for the wrong one; `more` stands before each corrupt prompt.
+    """
     lines = ["clean,corrupt,correct,wrong"]
     for item in range(N_ITEMS):
         said = [f"w{item * 9 + each}" for each in range(8)]
         changed = [*said[:4], f"w{110 + item}", *said[5:]] if differ else [*said[:6], f"w{110 + item}", said[7]]
         answers = (said[4], changed[4] if differ else f"w{(item * 9 + 40) % 100}")
-        lines.append(f"{' '.join(said + said[:4])},{' '.join(changed + said[:4])},{','.join(answers)}")
+        answers = answers[::-1] if item < n_swapped else answers
+        lines.append(f"{' '.join(said + said[:4])},{more}{' '.join(changed + said[:4])},{','.join(answers)}")
     path.write_text("\n".join(lines) + "\n")
 
 
@@ -104,6 +112,46 @@ def test_pairs_on_which_the_readout_does_not_change_are_not_applicable_and_the_s
     assert outcome["trials"] == {"delivered": 1, "not_applicable": 1}
     (refused,) = rows(worded, "select error from mart.trials where status = 'not_applicable'")
     assert "there is nothing to explain" in refused["error"]
+
+
+PAIRS: dict[str, tuple[dict[str, Any], str, str]] = {
+    "undecided": ({"n_swapped": N_ITEMS // 2}, "not_applicable", "there is nothing to explain"),
+    "swapped": ({"n_swapped": N_ITEMS}, "not_applicable", "it falls, so that a circuit that keeps it would keep a mis"),
+    "unequal": ({"more": "w90 "}, "failed", "clean and corrupt differ in their number of tokens"),
+}
+
+
+def test_what_has_no_circuit_is_a_sentence_in_its_trial_and_the_others_go_on(
+    worded: Home, configs: Path, tmp_path: Path
+) -> None:
+    for name, (changes, *_) in PAIRS.items():
+        write_pairs(configs / f"{name}.csv", **changes)
+        (configs / "promptsets" / f"{name}.yaml").write_text(f"generator: user_prompts\nfile: ../{name}.csv\n")
+    packed = Path(shutil.copytree(tmp_path / "worded", tmp_path / "packed"))
+    weights = load_file(packed / "model.safetensors")
+    narrow = {name: each.to(torch.int8) if name.endswith("c_fc.weight") else each for name, each in weights.items()}
+    save_file(narrow, packed / "model.safetensors", {"format": "pt"})
+    (configs / "models" / "packed.yaml").write_text(f"source: {{kind: local, path: {packed}}}\n")
+    settings = {"models": ["worded", "packed"], "promptsets": ["pairs", *PAIRS], "probes": ["edge_circuits"]}
+    settings |= {"probes.edge_circuits.parameters.fractions": [0.01, 0.02, 1.0]}
+    with pytest.raises(TrialsFailed, match=r"^5 of 8 trials of worded failed, the others are delivered"):
+        study("worded", settings=settings)
+    asked = "select model, promptset, status, error from mart.trials"
+    found = {(each["model"], each["promptset"]): each for each in rows(worded, asked)}
+    assert {found["packed", name]["status"] for name in ("pairs", *PAIRS)} == {"failed"}
+    assert "c_fc.weight as I8, which is quantised" in found["packed", "pairs"]["error"]
+    for name, (_, status, sentence) in PAIRS.items():
+        assert found["worded", name]["status"] == status
+        assert sentence in found["worded", name]["error"]
+    asked = "select n_edges_requested, n_edges, faithfulness, control_mean, is_selected from mart.circuits"
+    one, *_ = rows(worded, f"{asked} where ablation = 'corrupt' order by n_edges_requested")
+    assert one == {  # a single edge hangs in the air, and is pruned
+        "n_edges_requested": 1,
+        "n_edges": 0,
+        "faithfulness": 0.0,
+        "control_mean": None,
+        "is_selected": False,
+    }
 
 
 def test_circuits_of_two_promptsets_are_compared_and_exchanged(worded: Home, configs: Path) -> None:

@@ -8,8 +8,13 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from storage.report.circuit_panels import behavior_matrices, faithfulness_panels
-from storage.report.circuit_pictures import circuit_pictures, faithfulness_pictures, overlap_pictures
+from storage.report.circuit_panels import behavior_matrices, checkpoint_matrices, faithfulness_panels
+from storage.report.circuit_pictures import (
+    checkpoint_pictures,
+    circuit_pictures,
+    faithfulness_pictures,
+    overlap_pictures,
+)
 from storage.report.pictures import Looks
 from tests.storage.circuits import EDGES, circuit_rows, overlap_row
 
@@ -61,6 +66,30 @@ def test_behaviors_that_were_not_compared_leave_no_number() -> None:
     assert behavior_matrices([row for row in overlaps() if row["selection"] == "faithful"]) == []
 
 
+def between_steps(*pairs: tuple[int, int, float, float | None]) -> list[dict[str, Any]]:
+    """Circuits of one behavior at two steps, both of one size: (step, other step, Jaccard, ceiling)."""
+    return [
+        overlap_row("tiny", "ioi", "ioi", step=a, other_step=b, selection="matched", jaccard=jaccard, ceiling=ceiling)
+        | {"unit": "Jaccard index"}
+        for a, b, jaccard, ceiling in pairs
+    ]
+
+
+def test_steps_of_one_training_stand_in_their_order_with_the_mean_of_their_ceilings_on_the_diagonal() -> None:
+    rows = between_steps((1024, 64, 0.2, 0.5), (1024, 512, 0.4, 0.7), (64, 512, 0.1, None), (512, 1024, 0.4, 0.8))
+    (found,) = checkpoint_matrices(rows)
+    assert (found.title, found.names) == ("tiny[0] ioi", ("64", "512", "1024"))
+    assert found.jaccard[2] == (0.2, 0.4, pytest.approx(0.6))
+    assert found.jaccard[1][1:] == (0.8, 0.4)
+    assert math.isnan(found.jaccard[0][0])  # it has no ceiling
+    assert math.isnan(found.jaccard[0][2])  # and was not compared this way round
+    assert found.figure().startswith(PNG)
+    (drawn,) = checkpoint_pictures(rows)
+    ET.fromstring(drawn.panels[0][1])
+    assert "1024, 64: 0.200" in drawn.panels[0][1]
+    assert checkpoint_matrices([row | {"selection": "faithful"} for row in rows]) == []
+
+
 def test_the_page_draws_lines_matrices_and_graphs_that_are_well_formed() -> None:
     (lines,) = faithfulness_pictures(of_trial() + of_trial("needle"), LOOKS)
     assert (lines.kind, lines.title) == ("circuits", "edge_circuits: eap, other edges corrupt")
@@ -84,5 +113,6 @@ def test_the_page_draws_lines_matrices_and_graphs_that_are_well_formed() -> None
 def test_nothing_is_drawn_of_nothing() -> None:
     assert faithfulness_panels([]) == {}
     assert (faithfulness_pictures([], LOOKS), overlap_pictures([]), circuit_pictures([])) == ([], [], [])
+    assert checkpoint_pictures([]) == []
     empty = [row | {"n_edges": 0} for row in of_trial()]
     assert faithfulness_pictures(empty, LOOKS) == []
