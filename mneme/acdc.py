@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from mneme.ablated_stream import AblatedStream, SourceValues
+from mneme.ablated_stream import AblatedStream, EdgeAblation, SourceValues, shared_values
 from mneme.arguments import one_of
 from mneme.batch import Batch
 from mneme.batching import items_per_group
@@ -39,12 +39,13 @@ def acdc(  # noqa: PLR0913  the stable signature, plus what long runs need
     order: Order = "late-first",
     seed: int = 0,
     is_absolute: bool = False,
+    ablation: EdgeAblation = "corrupt",
     progress: Progress = silent,
 ) -> Circuit:
     """The edges whose removal, each in its turn, would make the loss grow by `tau` or more.
 
     Slots are visited from the logits down. Each edge into a slot is tried with all earlier removals in force: it then
-    carries what its source writes in the corrupt prompt, and is removed for good where the loss grows by less than tau.
+    carries its source's ablated value, and is removed for good where the loss grows by less than tau.
     Slots of heads and MLPs that no kept edge leaves are not tried. Last, the circuit is pruned (see `pruned`), which
     leaves its loss as it is; `n_requested` is what was kept before.
 
@@ -54,6 +55,8 @@ def acdc(  # noqa: PLR0913  the stable signature, plus what long runs need
     tau: from 0 (in which case an edge without any effect stays) to infinity (nothing stays), in the metric's unit.
     order: of the sources of a slot: `late-first`, `early-first`, or `random` by `seed`. Of two that stand in for each
     other the one tried first goes. is_absolute: edges whose removal makes the loss fall by tau or more stay too.
+    ablation: what a removed edge carries: what its source writes in the corrupt prompt, the `mean` of that by position
+    over all prompts, or `zero`.
     Layers below the visited slot run once, not for every edge. Edges are tried several at a time as if all before them
     went, and from the first that stays on again: the decisions are those of trying one by one.
     Departs from the authors' code in that a head or MLP is dropped when none of its slots reads anything, not each slot
@@ -62,6 +65,7 @@ def acdc(  # noqa: PLR0913  the stable signature, plus what long runs need
     a bad readout; NotApplicable where the model's parts are not found.
     """
     one_of("order", order, get_args(Order))
+    one_of("ablation", ablation, get_args(EdgeAblation))
     if isinstance(tau, bool) or not isinstance(tau, int | float) or math.isnan(tau) or tau < 0:
         raise BadInput(f"tau is {tau!r}: give a number of at least 0, in the unit of the metric")
     clean, corrupt = lm.batch(clean_ids), lm.batch(corrupt_ids)
@@ -69,7 +73,7 @@ def acdc(  # noqa: PLR0913  the stable signature, plus what long runs need
     if lm.dtype not in (torch.float32, torch.float64):
         raise BadInput(f"{lm.name} is loaded in {lm.dtype}, whose rounding would decide on edges: load it in float32")
     readout = _readout(lm, clean, metric, positions)
-    search = _Search(lm, (clean, corrupt), readout, 1.0 if isinstance(metric, str) else -1.0)
+    search = _Search(lm, (clean, corrupt), readout, 1.0 if isinstance(metric, str) else -1.0, ablation)
     grows: Callable[[float], float] = abs if is_absolute else float
     generator = torch.Generator().manual_seed(seed)
     graph, n_done = search.graph, 0
@@ -87,11 +91,20 @@ def acdc(  # noqa: PLR0913  the stable signature, plus what long runs need
 class _Search:
     """What is kept so far: edges [source slot] bool, and their loss over all prompts.
 
-    Each group of prompts keeps what enters its first layer, its corrupt run, and by layer what its clean run changes.
+    Each group of prompts keeps what enters its first layer, what its sources write when they are ablated, and by layer
+    what its clean run changes in that.
     """
 
-    def __init__(self, lm: LanguageModel, pair: tuple[Batch, Batch], readout: Readout, sign: float) -> None:
+    def __init__(
+        self,
+        lm: LanguageModel,
+        pair: tuple[Batch, Batch],
+        readout: Readout,
+        sign: float,
+        ablation: EdgeAblation = "corrupt",
+    ) -> None:
         clean, corrupt = pair
+        shared = None if ablation == "corrupt" else shared_values(lm, corrupt, ablation)
         self.sign = sign
         self.question = Question.of(lm, readout, clean)
         self.graph = self.question.graph
@@ -102,12 +115,14 @@ class _Search:
         for start in range(0, len(clean), size):
             items = torch.arange(start, min(start + size, len(clean)), device=clean.ids.device)
             both = Pairs.of(self.question, items, clean.select(items), corrupt.select(items))
-            now, other = SourceValues.of(lm, both.clean), SourceValues.of(lm, both.corrupt)
+            now = SourceValues.of(lm, both.clean)
+            ids = both.clean.batch.ids
+            other = SourceValues.of(lm, both.corrupt) if shared is None else shared.for_each(*ids.shape)
             known = [
                 ((z - their_z)[None], (mlp - their_mlp)[None])
                 for z, their_z, mlp, their_mlp in zip(now.z, other.z, now.mlps, other.mlps, strict=True)
             ]
-            prompts = Prompts(self.question, both.clean.batch.ids, items, now.stream, AblatedStream.of(lm, other))
+            prompts = Prompts(self.question, ids, items, now.stream, AblatedStream.of(lm, other))
             self.groups.append((prompts, known))
             wholes.append(both.read(both.clean))
         self.loss = sign * float(torch.cat(wholes).double().mean())

@@ -111,4 +111,5 @@ OWN: dict[str, Callable[[LanguageModel], Promptset]] = {
 FEW: dict[str, dict[str, object]] = {  # parameters of probes whose own take long
     "edge_circuits": {"fractions": [0.05, 0.5, 1.0], "ablations": ["corrupt", "zero"]}
     | {"n_random": 2, "n_knockouts": 2, "n_single": 2, "n_exact_top": 3, "n_exact_random": 3},
+    "acdc": {"n_taus": 2, "least_tau": 0.1, "least": 0.05, "n_random": 2},
 }

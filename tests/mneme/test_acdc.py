@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mneme import acdc as acdc_module
+from mneme.ablated_stream import EdgeAblation
 from mneme.acdc import Order, acdc
 from mneme.batch import Batch
 from mneme.circuit_faithfulness import faithfulness
@@ -52,7 +53,9 @@ def graph_of(lm: LanguageModel) -> EdgeGraph:
     return EdgeGraph.sized(lm.n_layers, lm.n_heads, is_parallel=lm.name == "gpt_neox")
 
 
-def one_by_one(lm: LanguageModel, readout: Readout, sign: float, tau: float, *, is_naive: bool) -> Circuit:
+def one_by_one(
+    lm: LanguageModel, readout: Readout, sign: float, tau: float, *, is_naive: bool, ablation: EdgeAblation = "corrupt"
+) -> Circuit:
     """The algorithm by the book: every removal is a run of the whole circuit, and each is decided before the next."""
     graph, naive = graph_of(lm), NaiveEdges(lm, *pair(), readout)
 
@@ -60,7 +63,7 @@ def one_by_one(lm: LanguageModel, readout: Readout, sign: float, tau: float, *, 
         circuit = Circuit(graph, edges, 0)
         if is_naive:
             return sign * float(naive.readout_of(circuit, naive.other).mean())
-        return sign * float(faithfulness(lm, *pair(), readout, [circuit]).items.mean())
+        return sign * float(faithfulness(lm, *pair(), readout, [circuit], ablation=ablation).items.mean())
 
     edges = graph.legal.clone()
     current = loss(edges)
@@ -95,6 +98,14 @@ def test_two_layers_keep_the_edges_of_a_loop_of_whole_circuits(name: str, tau: f
     found = acdc(lm, *pair(), tau=tau, metric=READOUT)
     assert_same(found, one_by_one(lm, READOUT, -1.0, tau, is_naive=False))
     assert 0 < found.n_edges < found.graph.n_edges
+
+
+@pytest.mark.parametrize("ablation", ["mean", "zero"])
+def test_what_edges_carry_that_went_is_a_choice(ablation: EdgeAblation) -> None:
+    lm, tau = model("gpt2", 2), 0.003
+    found = acdc(lm, *pair(), tau=tau, metric=READOUT, ablation=ablation)
+    assert_same(found, one_by_one(lm, READOUT, -1.0, tau, is_naive=False, ablation=ablation))
+    assert found.edge_names() != acdc(lm, *pair(), tau=tau, metric=READOUT).edge_names()
 
 
 def test_prompts_in_groups_keep_the_same_edges(monkeypatch: pytest.MonkeyPatch) -> None:
