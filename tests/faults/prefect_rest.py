@@ -55,6 +55,15 @@ class Prefect:
         wanted = {"deployments": {"id": {"any_": [self.id]}}, "limit": 200, "sort": "EXPECTED_START_TIME_ASC"}
         return list(self._asked("POST", "flow_runs/filter", wanted))
 
+    def messages(self, state: str) -> dict[str, str]:
+        """What Prefect's events say of runs that came into a state of that name: the state's message by flow run."""
+        wanted = {"filter": {"event": {"name": [f"prefect.flow-run.{state}"]}}, "limit": 50}
+        found = [each["resource"] for each in self._asked("POST", "events/filter", wanted)["events"]]
+        return {
+            each["prefect.resource.id"].removeprefix("prefect.flow-run."): each["prefect.state-message"]
+            for each in found
+        }
+
     def _asked(self, method: str, path: str, wanted: Any = None) -> Any:
         data = None if wanted is None else json.dumps(wanted).encode()
         request = urllib.request.Request(

@@ -44,6 +44,7 @@ class Stack:
         self.api = f"http://127.0.0.1:{self.ports['prefect']}/api"
         self.tracking = f"http://127.0.0.1:{self.ports['mlflow']}"
         self.home = folder / "mneme"
+        self.database = folder / "socket" / "data"
         for name in ("logs", "mneme", "mlflow", "socket"):
             (folder / name).mkdir(parents=True)
         self._programs = postgres_programs() or Path()
@@ -96,7 +97,7 @@ class Stack:
 
     def start_postgres(self) -> None:
         """The system's PostgreSQL over a data folder of ours; the first time, with the databases of docker/initdb."""
-        data = self.folder / "socket" / "data"
+        data = self.database
         is_new = not data.exists()
         if is_new:
             self._initialise(data)
@@ -114,7 +115,7 @@ class Stack:
 
     def stop_postgres(self, how: str) -> None:
         """`fast` ends connections in order; `immediate` is a power cut."""
-        data = self.folder / "socket" / "data"
+        data = self.database
         if (data / "postmaster.pid").exists():
             self._as_postgres([self._programs / "pg_ctl", "-D", data, "-m", how, "-w", "stop"])
 
