@@ -115,7 +115,7 @@ def _reference(halves: Halves, least: float) -> Circuit:
     assert half.corrupt is not None  # noqa: S101  `Halves.of` checks
     exact = edge_scores(halves.lm, half.clean, half.corrupt, primary_readout(half), "exact")
     circuits = circuits_of_sizes(exact, FRACTIONS, "top-n")
-    chosen = selected(circuits, halves.run(circuits, "corrupt"), least).nonzero()[:, 0].tolist()
+    chosen: list[int] = selected(circuits, halves.run(circuits, "corrupt"), least).nonzero()[:, 0].tolist()
     if not chosen:
         raise NotApplicable(
             f"no circuit of largest exact effects keeps {least} of the behavior, so that there is no reference to find"
