@@ -246,9 +246,9 @@ def _copying(lm: LanguageModel, prompts: Promptset) -> Tensor:
     Ones where circuits have no fixed weights, which decides nothing then.
     """
     clean, rows = prompts.clean, torch.arange(len(prompts))
-    names = torch.cat([clean.ids[rows, clean.labels[label]] for label in ("io", "s2")]).unique()
+    names = {token for label in ("io", "s2") for token in clean.ids[rows, clean.labels[label]].tolist()}
     try:
-        return copying_scores(lm, names, "effective").top5.double()
+        return copying_scores(lm, torch.tensor(sorted(names)), "effective").top5.double()
     except NotApplicable:
         return torch.ones(lm.n_layers, lm.n_heads, dtype=torch.float64)
 

@@ -102,7 +102,7 @@ def _named(here: Tensor, there: Tensor, share: float) -> dict[str, Curve]:
         blank = torch.full((len(here), 1), torch.nan, dtype=torch.float64)
         return {name: Curve(points, blank) for name in OF_HEADS}
     mean = there.double().nanmean(dim=0)
-    columns = {
+    columns: dict[str, Sequence[float]] = {
         "layer": [head[0] for head in either],
         "head": [head[1] for head in either],
         "is_here": [float(tops[0][head]) for head in either],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -115,7 +116,8 @@ class _Sets:
 
     def curves(self, name: str, values: Tensor, sizes: Sequence[int]) -> dict[str, Curve]:
         """The curve of the top heads and that of random ones, from values [item set] of `all`."""
-        top, *random = values.split([len(self.top), *(len(drawn) for drawn in self.random)], dim=1)
+        ends = accumulate([len(self.top), *(len(drawn) for drawn in self.random[:-1])])
+        top, *random = values.tensor_split(list(ends), dim=1)
         means = torch.stack([each.mean(dim=1) for each in random], dim=1)  # NaN where there are no other heads
         return {name: Curve(_axis([0, *sizes]), top), f"random_{name}": Curve(_axis(sizes), means)}
 
@@ -126,7 +128,8 @@ def _answering(lm: LanguageModel, prompts: Promptset, share: float) -> list[Head
         raise NotApplicable(f"{WHO} needs clean and corrupt prompts: the heads that answer are found by path patching")
     corrupt = replace(prompts.corrupt, labels=prompts.clean.labels)
     effects = stage_effects(lm, prompts.clean, corrupt, primary_readout(prompts), "logits", share)
-    heads = heads_in(top_heads(effects, share) & (effects.double().mean(dim=0) > 0))
+    helps = effects.double().mean(dim=0).clamp_min(0.0)
+    heads = heads_in(top_heads(helps[None], share))
     if not heads:
         raise NotApplicable(f"{WHO}: no head of {lm.name} helps the answer, so none can be watched")
     return heads

@@ -22,7 +22,7 @@ from mneme.readouts import Readout
 from tests.architectures import VOCABULARY, tiny
 from tests.color_prompts import color_prompts
 from tests.ioi_prompts import ioi_prompts
-from tests.planted import colors_model, inhibited_model, save
+from tests.planted import BLOCK, OUT, PREVIOUS, colors_model, inhibited_model, save
 from tests.references import changed_heads, read, stock_logits
 
 MOVER, INHIBITION = (0, 0), (0, 1)
@@ -280,6 +280,20 @@ def test_the_heads_that_answer_turn_where_an_inhibition_head_of_an_earlier_layer
     assert mean["to_correct"] == pytest.approx([1 / 3, 1.0], abs=1e-3)
     assert mean["random_to_wrong"] == pytest.approx([2 / 3], abs=1e-3)
     assert mean["accuracy"] == [0.5, 1.0]
+
+
+def test_a_head_that_lowers_the_answer_more_than_any_raises_it_is_no_answering_head(tmp_path: Path) -> None:
+    model = inhibited_model()
+    with torch.no_grad():  # L1H0 says the answer, L0H1 lowers what it looks at in the output, too, by more
+        weight = model.transformer.h[0].attn.c_proj.weight
+        weight[BLOCK : 2 * BLOCK, OUT] = -3.0 * weight[BLOCK : 2 * BLOCK, PREVIOUS]
+    lm, made = load_model(save(model, tmp_path)), half_right()
+    assert made.correct_ids is not None
+    ids = made.clean.ids
+    made = replace(made, corrupt=Batch.of(torch.where(ids == made.correct_ids, 50, ids)))
+    curves = repair_curve(lm, made, ranking_of(lm, made, (0, 1)), probe_seed=0, ks=[1], share=0.125, least_accuracy=0.0)
+    looked = curves["to_wrong"].values.nanmean(dim=0).tolist()
+    assert looked == pytest.approx([2 / 3, 0.0], abs=1e-3)  # the mover's, which L0H1's own row is not
 
 
 def test_a_curve_of_nothing_to_repair_or_of_other_prompts_is_refused(lm: LanguageModel, prompts: Promptset) -> None:

@@ -16,6 +16,7 @@ from storage.home import Home
 from storage.lake import Lake
 from storage.views import View, broken_promises, build_views, list_views
 from storage.warehouse import publish
+from tests.storage.named_heads import deliver_ioi_heads, deliver_reused_heads
 from tests.storage.rows import NOON, deliver_answer, deliver_head_scores, deliver_trial, fill, training_row
 
 COMMON = ["model", "model_seed", "promptset", "promptset_seed", "variant", "trial_id", "unit"]
@@ -32,6 +33,8 @@ DESIGNED = {
     "curve_items": "probe measure x_name x item value",
     "reliability": "probe split_half spearman_brown top_k_jaccard",
     "head_roles": "layer head role evidence",
+    "ioi_heads": "role layer head place score threshold n_items cost",
+    "reused_heads": "stage other_promptset layer head is_here is_there is_shared",
     "study_trials": "study probe",
     "drift": "study probe measure layer head position_label k previous_value previous_low previous_high value ci_low"
     " ci_high difference is_moved",
@@ -88,6 +91,8 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyCo
     """A published home with rows in every view."""
     home = Home(tmp_path_factory.mktemp("home"))
     fill(home)
+    deliver_ioi_heads(Lake(home.lake))
+    deliver_reused_heads(Lake(home.lake))
     publish(home)
     with duckdb.connect(str(home.results), read_only=True) as connection:
         yield connection
