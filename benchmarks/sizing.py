@@ -5,14 +5,16 @@
 
 The lake is written, merged and published through the doors that a study uses. The warehouse of many scores is filled
 inside DuckDB with made-up rows of the same shape: 50 promptsets, models of 1024 heads, two probes of heads; writing its
-files one by one would take days. Each step is printed as it ends, with its wall and processor seconds, and kept in
-`sizing.json` of the folder. Small memory is slower, not wrong: DuckDB spills into files beside the warehouse.
+files one by one would take days. Each step is printed as it ends, with its wall and processor seconds and the most
+memory that the process has held so far, and kept in `sizing.json` of the folder. Small memory is slower, not wrong:
+DuckDB spills into files beside the warehouse.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import shutil
 import threading
 import time
@@ -27,9 +29,11 @@ from benchmarks.sizing_rows import FILL, QUESTIONS, deliver, fill_counts
 from storage.duck import open_results
 from storage.home import Home
 from storage.lake import Lake
-from storage.merge import create_raw, new_generation
+from storage.merge import create_raw, merge, new_generation
 from storage.views import broken_promises, build_views, list_views
 from storage.warehouse import _copy, publish
+
+_SETTLED_SECONDS = 3.0  # by then a file has a stamp
 
 
 class Steps:
@@ -45,6 +49,7 @@ class Steps:
         wall, cpu = time.monotonic(), time.process_time()
         yield row
         row |= {"seconds": round(time.monotonic() - wall, 2), "cpu_seconds": round(time.process_time() - cpu, 2)}
+        row["peak_gib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
         self.rows.append(row)
         self.path.write_text(json.dumps(self.rows, indent=1))
         print(json.dumps(row), flush=True)
@@ -60,10 +65,16 @@ def measure_lake(steps: Steps, home: Home, n_deliveries: int) -> None:
             row["lake_bytes_per_table"] = {
                 table: sum(path.stat().st_size for path in (lake.folder / table).iterdir()) for table in lake.tables()
             }
-        with steps.step("publish what is new", files=len(lake.files())):
+        with steps.step("publish what is new", files=len(lake.files())) as row:
             publish(home)
+            row |= {"warehouse_bytes": home.warehouse.stat().st_size, "copy_bytes": home.results.stat().st_size}
         with steps.step("publish nothing new", files=len(lake.files())):
             publish(home)
+    time.sleep(_SETTLED_SECONDS)
+    with duckdb.connect(str(home.warehouse)) as connection:
+        for how, recheck in (("every file read", True), ("stamps compared", False)):
+            with steps.step(f"compare the lake, {how}", files=len(lake.files())):
+                merge(connection, lake, recheck=recheck)
 
 
 def measure_warehouse(steps: Steps, home: Home, n_scores: int, memory: str, most_seconds: float) -> None:
