@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from mneme.arguments import number_between
+from mneme.controls import Head
 from mneme.errors import NotApplicable
 from mneme.forced_attention import even_rows, force_attention
 from mneme.head_changes import HeadSet
@@ -46,20 +47,18 @@ def require_room(lm: LanguageModel, clean: Tensor, bounds: tuple[float, float], 
 
 
 def heads_to_force(
-    ranking: Ranking, prompts: Promptset, n_wanted: int, seed: int, who: str
-) -> tuple[list[tuple[int, int]], Tensor]:
-    """Heads that rank above 0, the best first, and on which prompts they are tested: bool [item].
+    ranking: Ranking, prompts: Promptset, sizes: Sequence[int], seed: int, who: str
+) -> tuple[list[Head], list[int], Tensor]:
+    """Heads that rank above 0, the best first; the sizes that they can fill; which prompts test them: bool [item].
 
-    A head without effect leads nowhere. Raises: NotApplicable for fewer than `n_wanted`.
+    A head without effect leads nowhere. Raises: NotApplicable where there are fewer than any of the sizes.
     """
     order, is_tested = ranking.chosen(prompts, seed)
     mean = ranking.scores.double().nanmean(dim=0)
     order = [head for head in order if float(mean[head]) > 0]
-    if n_wanted > len(order):
-        raise NotApplicable(
-            f"{who}: {len(order)} heads of the ranking have a score above 0, fewer than the {n_wanted} of ks"
-        )
-    return order, is_tested
+    if min(sizes) > len(order):
+        raise NotApplicable(f"{who}: {len(order)} heads of the ranking have a score above 0, fewer than any of ks")
+    return order, [k for k in sizes if k <= len(order)], is_tested
 
 
 def forced_readout(

@@ -53,24 +53,25 @@ def colored_objects_repair(  # noqa: PLR0913  what `measuring` gives, and what t
     Range:  -1 .. 1
     target: `wrong`, or `correct`: the same heads made to look at the correct color, which should hurt
     ks: the top k heads of the ranking, such as the inhibition heads of indirect objects, are forced together, beside
-            `n_draws` random sets of the same layers; each head is forced alone too (effects)
+            `n_draws` random sets of the same layers; each head is forced alone too (effects). Heads that rank at 0 or
+            below are none: a k beyond the others is left out
     least_accuracy, most_accuracy: outside of these there is nothing to repair, or no behavior
 
     Returns: clean [item]; effects [item layer head]; k [k]; top_heads [rank 2]; set_effects [item k], control_effects
     [item k draw]; n_draws, n_distinct [k].
-    Raises: NotApplicable for another promptset, an accuracy outside of the bounds, or too few heads that rank above
-    0; BadInput for a bad parameter.
+    Raises: NotApplicable for another promptset, an accuracy outside of the bounds, or fewer heads that rank
+    above 0 than any of ks; BadInput for a bad parameter.
     Source: METHODS 5c. Departs from it: heads are the top ones of a ranking, not fixed ones; the correct color has to
     beat the prompt's other colors, not the vocabulary
     """
     one_of(f"{WHO}.target", target, TARGETS)
-    sizes = sorted(set_sizes(WHO, ks))
+    asked = sorted(set_sizes(WHO, ks))
     n_draws = whole_number(f"{WHO}.n_draws", n_draws, 1)
     labels = color_labels(prompts, target, WHO)
     readout = answer_accuracy_readout(prompts, WHO)
     clean = ablate_head_sets(lm, prompts.clean, readout, [()]).cpu()[:, 0]
     require_room(lm, clean, bounds_of_accuracy(least_accuracy, most_accuracy, WHO), WHO)
-    order, is_tested = heads_to_force(ranking, prompts, sizes[-1], probe_seed, WHO)
+    order, sizes, is_tested = heads_to_force(ranking, prompts, asked, probe_seed, WHO)
     every: list[HeadSet] = [((layer, head),) for layer in range(lm.n_layers) for head in range(lm.n_heads)]
     alone = forced_readout(lm, prompts, labels, readout, every, progress) - clean[:, None]
     sets, tested = HeadSets(order, sizes, lm, n_draws, probe_seed), prompts.select(is_tested)

@@ -77,7 +77,7 @@ def repair_curve(  # noqa: PLR0913  what `measuring` gives, and what the YAML ma
     Source: METHODS 5c (accuracy before and after, attention of the movers to wrong and right colors)
     """
     one_of(f"{WHO}.target", target, TARGETS)
-    sizes = sorted(set_sizes(WHO, ks))
+    asked = sorted(set_sizes(WHO, ks))
     n_draws = whole_number(f"{WHO}.n_draws", n_draws, 1)
     number_between(f"{WHO}.share", share, 0.0, 1.0)
     bounds = bounds_of_accuracy(least_accuracy, most_accuracy, WHO)
@@ -85,7 +85,7 @@ def repair_curve(  # noqa: PLR0913  what `measuring` gives, and what the YAML ma
     readouts = (answer_accuracy_readout(prompts, WHO), top1_accuracy_readout(prompts, WHO))
     clean = forced_readout(lm, prompts, labels, readouts[0], [()])
     require_room(lm, clean[:, 0], bounds, WHO)
-    order, is_tested = heads_to_force(ranking, prompts, sizes[-1], probe_seed, WHO)
+    order, sizes, is_tested = heads_to_force(ranking, prompts, asked, probe_seed, WHO)
     drawn = HeadSets(order, sizes, lm, n_draws, probe_seed)
     sets = _Sets(((), *drawn.all[: len(sizes)]), tuple(tuple(each.sets) for each in drawn.controls))
     right = forced_readout(lm, prompts, labels, readouts[0], sets.all)

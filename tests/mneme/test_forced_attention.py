@@ -184,8 +184,17 @@ def test_other_promptsets_and_bad_parameters_are_refused(lm: LanguageModel, prom
         repaired(lm, prompts, n_draws=0)
     with pytest.raises(BadInput, match="most_accuracy"):
         repaired(lm, prompts, least_accuracy=0.5, most_accuracy=0.4)
-    with pytest.raises(NotApplicable, match="1 heads of the ranking have a score above 0, fewer than the 2 of ks"):
-        repaired(lm, prompts, ks=[1, 2])
+    with pytest.raises(NotApplicable, match="1 heads of the ranking have a score above 0, fewer than any of ks"):
+        repaired(lm, prompts, ks=[2])
+
+
+def test_more_heads_than_lead_anywhere_are_not_forced(lm: LanguageModel, prompts: Promptset) -> None:
+    found = repaired(lm, prompts, ks=[1, 2, 4])
+    assert found["k"].tolist() == [1]
+    made = half_right()
+    curves = repair_curve(lm, made, ranking_of(lm, made, INHIBITION), probe_seed=0, ks=[1, 2], share=0.125)
+    assert curves["accuracy"].x.tolist() == curves["to_wrong"].x.tolist() == [0.0, 1.0]
+    assert curves["random_accuracy"].x.tolist() == [1.0]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
