@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,7 +22,7 @@ from mneme.progress import Progress, silent
 from mneme.restart import rows_of
 
 LEAST_SHARED = 8  # tokens: to run a shorter shared prefix again costs less than a branch of its own
-FORWARD_COST = 24  # tokens that take as long as what a forward costs besides its tokens
+FORWARD_COST = 32  # tokens that take as long as what a forward costs besides its tokens
 STORED = 2  # tensors a layer kept of a prompt on which others build: its keys and its values
 
 Visit = Callable[[AttentionCall, Tensor, Tensor], None]
@@ -115,7 +116,7 @@ class _Run:
 
     def descend(self, stems: _Stems | None, items: list[int]) -> None:
         """Run prompts that build on the stems, then those that build on them."""
-        most = items_per_group(self.lm, self.batch.ids.shape[1], STORED)
+        most = items_per_group(self.lm, self._stored_tokens, STORED)
         lengths = self.batch.lengths.tolist()
         waiting: dict[int, _Stems] = {}
         for start, group in _together(items, self.tree.starts, lengths):
@@ -126,6 +127,12 @@ class _Run:
                     waiting = {}
         if waiting:
             self._build_on(list(waiting.values()))
+
+    @cached_property
+    def _stored_tokens(self) -> int:
+        """Tokens of the residual's width that take as much memory as the keys of the longest prompt."""
+        width = max(self.lm.d_model, self.lm.n_heads * self.lm.head_width)
+        return math.ceil(self.batch.ids.shape[1] * self.lm.n_kv_heads * self.lm.head_width / width)
 
     def _run_group(self, stems: _Stems | None, start: int, group: list[int]) -> dict[int, _Stems]:
         """Run prompts from `start` on; those among them on which others build."""

@@ -95,8 +95,8 @@ def test_what_is_shared_runs_once() -> None:
 
 
 def test_a_prompt_joins_others_where_it_wastes_less_than_a_forward_costs() -> None:
-    starts, near, far = [40, 40, 30], [60, 84, 60], [60, 85, 60]
-    assert list(_together([0, 1], starts, near)) == [(40, [0, 1])]  # 24 tokens of padding
+    starts, near, far = [40, 40, 30], [60, 92, 60], [60, 93, 60]
+    assert list(_together([0, 1], starts, near)) == [(40, [0, 1])]  # 32 tokens of padding
     assert list(_together([0, 1], starts, far)) == [(40, [0]), (40, [1])]
     assert list(_together([0, 2], starts, near)) == [(30, [0, 2])]  # 10 tokens run twice
     assert list(_together([], starts, near)) == []
