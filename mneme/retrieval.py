@@ -24,7 +24,7 @@ def top_keys(inputs: AttentionInputs, rows: Tensor) -> Tensor:
     """
     size = max(1, MOST_PROBABILITIES // (len(inputs.query) * inputs.n_heads * inputs.n_keys))
     found = []
-    for some in rows.split(size, dim=1):
+    for some in torch.split(rows, size, dim=1):
         probabilities = inputs.probabilities(some)
         best, key = probabilities.max(dim=-1)
         is_tied = (probabilities == best[..., None]).sum(dim=-1) > 1
