@@ -67,8 +67,8 @@ def _all(answered: list[Answered]) -> list[Answer]:
 
 
 def _record(home: Home, study: str, answered: list[Answered], page: str) -> bool:
-    """Tell MLflow of each pairing, the steps of one training together; whether anything was new to it."""
-    before = len(ledger.all())
+    """Tell MLflow of each pairing, the steps of one training together; whether the lake has a new row of it."""
+    is_new = False
     for group in _by_finished_pairing(answered):
         deliveries = [
             {"trial": answer.trial.model_dump(mode="json"), "delivery_id": answer.delivery_id}
@@ -77,8 +77,8 @@ def _record(home: Home, study: str, answered: list[Answered], page: str) -> bool
         ]
         if deliveries:
             prompts = next((each.prompts for each in group if each.prompts), None)
-            record_pairing(home, study, deliveries, prompts, page)
-    return len(ledger.all()) > before
+            is_new |= record_pairing(home, study, deliveries, prompts, page)
+    return is_new
 
 
 def _by_finished_pairing(answered: list[Answered]) -> list[list[Answered]]:

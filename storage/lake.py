@@ -76,6 +76,10 @@ class Lake:
         }
         return self.deliver(ANSWERS, f"{study}--{trial_id}", pl.DataFrame([row]))
 
+    def rows(self, table: str, key: str) -> pl.DataFrame | None:
+        """The rows of one key as they were delivered; None when the file is missing or torn."""
+        return self._read(_file_name(table, key))
+
     def intact(self, delivered: Delivered) -> bool:
         """Whether the file is still there, byte for byte."""
         path = self.folder / delivered.path

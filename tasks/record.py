@@ -16,17 +16,42 @@ from tasks.record_circuits import TABLES, circuit_document, circuit_drawing, cir
 from tasks.stage import Value, stage
 
 
-def record_pairing(home: Home, study: str, deliveries: list[dict[str, Any]], prompts: str | None, page: str) -> Value:
+def record_pairing(home: Home, study: str, deliveries: list[dict[str, Any]], prompts: str | None, page: str) -> bool:
     """Record the deliveries (`{trial, delivery_id}`) of one model on one promptset, unless they already are.
 
-    The steps of one training are one run, with a curve for each metric.
+    The steps of one training are one run, with a curve for each metric. Returns whether the row of `raw.recordings`,
+    which names the run, is new to the lake.
     """
     from storage.mlflow_log import has_store
 
     key = digest({"study": study, "deliveries": [each["delivery_id"] for each in deliveries]})
-    label = TrialSpec.model_validate(deliveries[0]["trial"]).finished_pairing_label
+    first = TrialSpec.model_validate(deliveries[0]["trial"])
     inputs = {"study": study, "run_key": key, "deliveries": deliveries, "prompts": prompts, "page": page}
-    return record.run(home, f"record-{key}", label, inputs, refresh=not has_store(home))
+    refresh = not has_store(home)
+    value = record.run(home, f"record-{key}", first.finished_pairing_label, inputs, refresh=refresh)
+    return deliver_recording(home, study, first, str(value["mlflow_run_id"]))
+
+
+def deliver_recording(home: Home, study: str, first: TrialSpec, run_id: str) -> bool:
+    """Have the lake name the MLflow run of a pairing, by one of its trials; whether it did not, or not this run."""
+    import polars as pl
+
+    from storage.lake import RECORDINGS, Lake
+
+    pairing = {
+        "study": study,
+        "model": first.model,
+        "model_seed": first.model_seed,
+        "promptset": first.promptset,
+        "promptset_seed": first.promptset_seed,
+    }
+    lake, key = Lake(home.lake), digest(pairing)
+    known = lake.rows(RECORDINGS, key)
+    if known is not None and known["mlflow_run_id"].to_list() == [run_id]:
+        return False
+    row = {**pairing, "mlflow_run_id": run_id, "recorded_at": datetime.now(UTC)}
+    lake.deliver(RECORDINGS, key, pl.DataFrame([row]))
+    return True
 
 
 def record_trouble(home: Home, run: StudyRun, outcome: dict[str, Any]) -> None:
@@ -55,24 +80,18 @@ def sweep_killed_runs(home: Home) -> None:
 def record(
     home: Home, study: str, run_key: str, deliveries: list[dict[str, Any]], prompts: str | None, page: str
 ) -> Value:
-    """Log one model on one promptset: parameters, metrics, promptset, heat maps, report; returns the run id.
-
-    The row of `raw.recordings` is delivered to the lake.
-    """
-    import polars as pl
-
-    from storage.lake import Lake
+    """Log one model on one promptset: parameters, metrics, promptset, heat maps, report; returns the run id."""
     from storage.mlflow_log import Recording, record_run
 
     trials = [TrialSpec.model_validate(each["trial"]) for each in deliveries]
-    first, now = trials[0], datetime.now(UTC)
+    first = trials[0]
     frames = {each["delivery_id"]: _frames(home, each["delivery_id"]) for each in deliveries}
     curves = _metrics(trials, deliveries, frames)
     recording = Recording(
         key=run_key,
         study=study,
         name=first.finished_pairing_label,
-        recorded_at_ms=int(now.timestamp() * 1000),
+        recorded_at_ms=int(datetime.now(UTC).timestamp() * 1000),
         tags=_tags(study, trials),
         parameters=_parameters(first),
         metrics=curves.pop(None, {}),
@@ -83,18 +102,7 @@ def record(
         prompts=None if prompts is None else Path(prompts),
         promptset=first.promptset,
     )
-    run_id = record_run(home, recording)
-    row = {
-        "study": study,
-        "model": first.model,
-        "model_seed": first.model_seed,
-        "promptset": first.promptset,
-        "promptset_seed": first.promptset_seed,
-        "mlflow_run_id": run_id,
-        "recorded_at": now,
-    }
-    Lake(home.lake).deliver("recordings", digest({name: row[name] for name in list(row)[:5]}), pl.DataFrame([row]))
-    return {"mlflow_run_id": run_id}
+    return {"mlflow_run_id": record_run(home, recording)}
 
 
 def _tags(study: str, trials: Sequence[TrialSpec]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from storage.home import Home
+from storage.lake import Lake
 from tests.faults.conftest import Calm, Runs
 from tests.faults.contents import files_by_room, foreign_rows, lose_some, lost_and_foreign
 from tests.faults.disks import damage, small_disk
@@ -118,6 +119,13 @@ def test_files_truncated_altered_emptied_overwritten_and_removed(
                 counts[f"{room} {how}"] += 1
         assert_mended(runs, calm, home, spoilt)
         tell(counts)
+
+
+def test_a_lake_that_is_lost_whole_is_delivered_anew(runs: Runs, calm: Calm, home: Home) -> None:
+    assert_mended(runs, calm, home)
+    for name in Lake(home.lake).files():
+        (home.lake / name).unlink()
+    assert_mended(runs, calm, home)
 
 
 def test_a_run_that_cannot_reach_its_database_of_runs_is_one_sentence(runs: Runs, calm: Calm, home: Home) -> None:
