@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
+import polars as pl
 import pytest
 
+from storage.home import Home
+from storage.lake import Lake
 from storage.report.circuit_panels import behavior_matrices, checkpoint_matrices, faithfulness_panels
 from storage.report.circuit_pictures import (
     checkpoint_pictures,
@@ -15,8 +19,11 @@ from storage.report.circuit_pictures import (
     faithfulness_pictures,
     overlap_pictures,
 )
+from storage.report.page import write_report
 from storage.report.pictures import Looks
-from tests.storage.circuits import EDGES, circuit_rows, overlap_row
+from storage.warehouse import publish
+from tests.storage.circuits import EDGES, FACTS, circuit_rows, deliver_circuits, overlap_row
+from tests.storage.rows import deliver_answer, deliver_trial
 
 PNG = b"\x89PNG"
 LOOKS = Looks({"tiny": 0})
@@ -116,3 +123,17 @@ def test_nothing_is_drawn_of_nothing() -> None:
     assert checkpoint_pictures([]) == []
     empty = [row | {"n_edges": 0} for row in of_trial()]
     assert faithfulness_pictures(empty, LOOKS) == []
+
+
+def test_a_study_of_steps_has_a_part_on_its_page(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    lake, name = Lake(home.lake), "t-tiny-ioi-edge_circuits"
+    deliver_trial(lake, "d1", trial_id=name, model="tiny", promptset="ioi", step=64, **FACTS)
+    deliver_answer(lake, "example", name, "d1")
+    deliver_circuits(lake, "d1")
+    row = overlap_row("tiny", "ioi", "ioi", step=64, other_step=256, other_trial_id="t2", selection="matched")
+    lake.deliver("circuit_overlap", "example", pl.DataFrame([row]))
+    publish(home)
+    page = write_report(home, "example", tmp_path / "page.html").read_text()
+    assert '<a href="#checkpoints">Circuits over training</a>' in page
+    assert "tiny[0]@64 · ioi[0]" in page
