@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
 from flows.cli import app
+from flows.study import study
+from flows.troubles import TrialsFailed
 from flows.watching import watched
 from storage.home import Home
 from storage.mlflow_log import Recording, TrackingError, record_run, ui_command
@@ -82,6 +85,24 @@ def test_the_note_of_how_a_run_ended_holds_no_secret(home: Home) -> None:
     run = read_run(home, "s")
     assert run is not None
     assert run.sentence == "ConnectionError: http://***@127.0.0.1:9 refused"
+
+
+def test_a_failing_run_leaves_a_secret_in_no_log_no_page_and_nothing_of_mlflow(
+    home: Home,
+    configs: Path,
+    prefect_server: str,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (configs / "models" / "gone.yaml").write_text(f"source: {{kind: local, path: /nowhere/{SECRET}}}\n")
+    with pytest.raises(TrialsFailed, match=r"model folder /nowhere/\*\*\* does not exist") as failed:
+        study("planted", settings={"models": ["planted", "gone"], "probes": ["previous_token"]})
+    said = capfd.readouterr()
+    assert SECRET not in str(failed.value) + said.out + said.err + caplog.text
+    rooms = (home.mlflow_artifacts, home.reports, home.runs)
+    files = [home.mlflow_database, *(path for room in rooms for path in room.rglob("*") if path.is_file())]
+    assert {path.suffix for path in files} >= {".db", ".json", ".html"}
+    assert [path for path in files if SECRET.encode() in path.read_bytes()] == []
 
 
 def test_servers_listen_on_the_loopback_unless_somebody_says_otherwise(home: Home) -> None:
