@@ -64,12 +64,13 @@ def read_folder(folder: str | Path) -> FolderFacts:
 
     Raises: BadInput, one sentence, for a missing folder or config, weights that are missing, pickled, truncated or
     corrupt, quantised weights, a model that is not a causal language model, code that the folder wants run, a link that
-    leaves it.
+    leaves it, an adapter.
     """
     folder = Path(folder)
     if not os.path.isdir(folder):  # noqa: PTH112  Path.is_dir raises on a name that is too long
         raise BadInput(f"model folder {str(folder)[:200]} does not exist: name a folder that save_pretrained wrote")
     _refuse_escaping_links(folder)
+    _refuse_adapter(folder)
     config = read_config(folder)
     architecture = _causal_architecture(folder, config)
     files = weight_files(folder)
@@ -251,6 +252,12 @@ def _refuse_escaping_links(folder: Path) -> None:
     for path in folder.rglob("*"):
         if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):  # resolve() raises on a loop
             raise BadInput(f"{path} is a link that leaves the model folder: replace it by the file itself")
+
+
+def _refuse_adapter(folder: Path) -> None:
+    """With peft installed transformers would load the model that the adapter names in the place of this folder's."""
+    if (folder / "adapter_config.json").exists():
+        raise BadInput(f"{folder} holds an adapter (adapter_config.json): merge it into the model and save that")
 
 
 def _hash_files(paths: Iterable[Path]) -> str:

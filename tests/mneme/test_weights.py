@@ -111,6 +111,13 @@ def test_a_tensor_that_no_shard_holds_is_named(tmp_path: Path) -> None:
         read_folder(folder)
 
 
+def test_an_adapter_that_would_load_another_model_is_refused(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "m")
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "/elsewhere", "peft_type": "LORA"}')
+    with pytest.raises(BadInput, match="merge it into the model"):
+        read_folder(folder)
+
+
 def test_pickled_weights_are_refused_with_the_mend(tmp_path: Path) -> None:
     folder = model_folder(tmp_path / "m")
     (folder / SINGLE).rename(folder / "pytorch_model.bin")
