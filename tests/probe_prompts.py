@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 
 from mneme.batch import Batch
+from mneme.closed_book import said_closed_book
 from mneme.model import LanguageModel
 from mneme.promptset import Promptset
 
@@ -47,6 +48,13 @@ def _of_known_facts(lm: LanguageModel) -> Promptset:
     prompts = repeated(lm)
     labels = {name: at for name, at in prompts.clean.labels.items() if name != "question_first"}
     return replace(prompts, clean=replace(prompts.clean, labels=labels))
+
+
+def _of_unknown_needles(lm: LanguageModel) -> Promptset:
+    """Needles that the model does not happen to say without their context, so that every prompt has a score."""
+    prompts = repeated(lm, n_items=2 * ITEMS)
+    needles = [[row[at]] for row, at in zip(prompts.clean.ids.tolist(), prompts.clean.labels["value"], strict=True)]
+    return prompts.select((~said_closed_book(lm, prompts, needles)).nonzero()[:ITEMS, 0])
 
 
 def _with_concept(lm: LanguageModel) -> Promptset:
@@ -102,6 +110,7 @@ def _of_colors(lm: LanguageModel) -> Promptset:
 OF_GROUPS = ("read_twice_gain", "u_index")  # one number a group of prompts, on one of them
 OWN: dict[str, Callable[[LanguageModel], Promptset]] = {
     "concept_depth": _with_concept,
+    "retrieval_score": _of_unknown_needles,
     "ioi_circuit": _of_two_names,
     **dict.fromkeys(("colored_objects_repair", "repair_curve"), _of_colors),
     **dict.fromkeys(OF_GROUPS, _in_groups),

@@ -340,7 +340,7 @@ def test_a_place_that_cannot_be_is_named(home: Home, folder: Path, tmp_path: Pat
     (folder / "there.tar").unlink()
     for source, sentence in (
         (folder, r"holds no backup \(mneme-\*\.tar\): name the file"),
-        (folder / "nowhere.tar", "there is no backup .*nowhere.tar that can be read"),
+        (folder / "nowhere.tar", "there is no backup .*nowhere.tar' that can be read"),
     ):
         with pytest.raises(BadInput, match=sentence):
             restore(source, Home(tmp_path / "back"))
