@@ -13,7 +13,7 @@ from mneme.attribution import direct_logit_attribution
 from mneme.attribution_patching import attribution_patching
 from mneme.batching import in_batches
 from mneme.controls import Head
-from mneme.curve import Curve
+from mneme.curve import Curve, among_all
 from mneme.errors import BadInput, NotApplicable
 from mneme.fact_conflicts import known_items
 from mneme.head_order import order_of_heads, split_items
@@ -92,13 +92,6 @@ def curves_of_heads(heads: list[Head], tested_on: Tensor) -> dict[str, Curve]:
     n_tested = int(tested_on.sum())
     named = torch.tensor(heads, dtype=torch.float64).T[:, None].expand(-1, n_tested, -1)
     return {name: Curve(x, among_all(each, tested_on)) for name, each in zip(("layer", "head"), named, strict=True)}
-
-
-def among_all(values: Tensor, tested_on: Tensor) -> Tensor:
-    """Values of the tested prompts [tested item point] among all prompts: [item point] float64, NaN elsewhere."""
-    found = torch.full((len(tested_on), values.shape[1]), torch.nan, dtype=torch.float64)
-    found[tested_on] = values.double()
-    return found
 
 
 def _written(lm: LanguageModel, conflict: Promptset, progress: Progress) -> Tensor:

@@ -45,6 +45,13 @@ class Curve:
             )
 
 
+def among_all(values: Tensor, tested_on: Tensor) -> Tensor:
+    """Values of the tested prompts [tested item point] among all prompts: [item point] float64, NaN elsewhere."""
+    found = torch.full((len(tested_on), values.shape[1]), torch.nan, dtype=torch.float64)
+    found[tested_on] = values.double()
+    return found
+
+
 def curves_to_arrays(curves: Mapping[str, Curve]) -> dict[str, Tensor]:
     """Curves by measure as flat arrays: `curve.<measure>.x` and `curve.<measure>.values`, none in another's memory."""
     arrays = {}

@@ -46,6 +46,11 @@ def mean_bits(bits: Tensor) -> Tensor:
     return bits[:, 1:].nanmean(dim=1)
 
 
+def percent_of_first(second: Tensor, first: Tensor) -> Tensor:
+    """Surprisal of a second reading in percent of the first, both in bits; NaN where there was nothing to remember."""
+    return (100 * second / first).masked_fill(first < LEAST_BITS, torch.nan)
+
+
 def predicting_mask(prompts: Promptset, name: str, who: str) -> Tensor:
     """The positions that predict the nouns of a list but the first: [item position] bool."""
     places = noun_places(prompts, name, who)[:, 1:]

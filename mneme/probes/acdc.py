@@ -16,7 +16,7 @@ from mneme.circuit_faithfulness import faithfulness
 from mneme.circuit_quality import random_circuits
 from mneme.circuit_search import Halves, circuits_of_sizes, require_gap, selected
 from mneme.circuits import Circuit, find_circuit
-from mneme.curve import Curve
+from mneme.curve import Curve, among_all
 from mneme.edge_scoring import EdgeScores, edge_scores
 from mneme.errors import NotApplicable
 from mneme.kl_readout import kl_from_clean
@@ -157,6 +157,4 @@ def _rates(halves: Halves, circuits: list[Circuit], found: Recovery) -> tuple[di
 def _for_tested(halves: Halves, values: Tensor) -> Tensor:
     """Values of the prompts that found nothing [item point] or of all of them [point]: [item point], others NaN."""
     is_tested = ~halves.is_discovery
-    among = torch.full((len(is_tested), values.shape[-1]), torch.nan, dtype=torch.float64)
-    among[is_tested] = values.double().cpu()
-    return among
+    return among_all(values.cpu().expand(int(is_tested.sum()), -1), is_tested)

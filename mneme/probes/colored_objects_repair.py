@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mneme.ablation import ablate_head_sets
 from mneme.accuracy_readouts import answer_accuracy_readout
 from mneme.arguments import one_of, whole_number
 from mneme.color_repair import TARGETS, bounds_of_accuracy, color_labels, forced_readout, heads_to_force, require_room
@@ -69,7 +68,7 @@ def colored_objects_repair(  # noqa: PLR0913  what `measuring` gives, and what t
     n_draws = whole_number(f"{WHO}.n_draws", n_draws, 1)
     labels = color_labels(prompts, target, WHO)
     readout = answer_accuracy_readout(prompts, WHO)
-    clean = ablate_head_sets(lm, prompts.clean, readout, [()]).cpu()[:, 0]
+    clean = forced_readout(lm, prompts, labels, readout, [()])[:, 0]
     require_room(lm, clean, bounds_of_accuracy(least_accuracy, most_accuracy, WHO), WHO)
     order, sizes, is_tested = heads_to_force(ranking, prompts, asked, probe_seed, WHO)
     every: list[HeadSet] = [((layer, head),) for layer in range(lm.n_layers) for head in range(lm.n_heads)]

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from mneme.ablation import ablate_head_sets
 from mneme.arguments import one_of, whole_number
-from mneme.conflict_heads import KINDS, among_all, curves_of_heads, halves, head_importance, ranked_heads
+from mneme.conflict_heads import KINDS, curves_of_heads, halves, head_importance, ranked_heads
 from mneme.controls import Head, matched_head_sets, set_sizes
-from mneme.curve import Curve
+from mneme.curve import Curve, among_all
 from mneme.fact_conflicts import (
     OUTCOMES,
     as_conflict,

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from mneme.arguments import number_between, whole_number
-from mneme.conflict_heads import among_all
 from mneme.controls import Head
-from mneme.curve import Curve
+from mneme.curve import Curve, among_all
 from mneme.errors import NotApplicable
 from mneme.head_order import split_items
 from mneme.ioi_circuit import (

@@ -12,9 +12,8 @@ from torch import Tensor
 from mneme.accuracy_readouts import answer_accuracy_readout, top1_accuracy_readout
 from mneme.arguments import number_between, one_of, whole_number
 from mneme.color_repair import TARGETS, bounds_of_accuracy, color_labels, forced_readout, heads_to_force, require_room
-from mneme.conflict_heads import among_all
 from mneme.controls import Head, HeadSet, set_sizes
-from mneme.curve import Curve
+from mneme.curve import Curve, among_all
 from mneme.errors import NotApplicable
 from mneme.forced_attention import attention_when_forced, even_rows
 from mneme.head_harm import HeadSets
@@ -82,24 +81,23 @@ def repair_curve(  # noqa: PLR0913  what `measuring` gives, and what the YAML ma
     number_between(f"{WHO}.share", share, 0.0, 1.0)
     bounds = bounds_of_accuracy(least_accuracy, most_accuracy, WHO)
     labels = color_labels(prompts, target, WHO)
-    readouts = (answer_accuracy_readout(prompts, WHO), top1_accuracy_readout(prompts, WHO))
-    clean = forced_readout(lm, prompts, labels, readouts[0], [()])
+    clean = forced_readout(lm, prompts, labels, answer_accuracy_readout(prompts, WHO), [()])
     require_room(lm, clean[:, 0], bounds, WHO)
     order, sizes, is_tested = heads_to_force(ranking, prompts, asked, probe_seed, WHO)
     drawn = HeadSets(order, sizes, lm, n_draws, probe_seed)
     sets = _Sets(((), *drawn.all[: len(sizes)]), tuple(tuple(each.sets) for each in drawn.controls))
-    right = forced_readout(lm, prompts, labels, readouts[0], sets.all)
-    right[~is_tested] = torch.nan
-    first = forced_readout(lm, prompts, labels, readouts[1], sets.top)
-    first[~is_tested] = torch.nan
+    tested = prompts.select(is_tested)
+    forced = forced_readout(lm, tested, labels, answer_accuracy_readout(tested, WHO), sets.all[1:])
+    right = among_all(torch.cat([clean[is_tested], forced], dim=1), is_tested)
+    first = among_all(forced_readout(lm, tested, labels, top1_accuracy_readout(tested, WHO), sets.top), is_tested)
     progress(1, 2)
     chosen_on = split_items(prompts, probe_seed)
     looked = _looked(lm, prompts.select(~chosen_on), labels, sets, _answering(lm, prompts.select(chosen_on), share))
     to_wrong, to_correct = (among_all(each, ~chosen_on) for each in looked)
     progress(2, 2)
-    found = {"accuracy_of_vocabulary": Curve(_axis([0, *sizes]), first.double())}
+    found = {"accuracy_of_vocabulary": Curve(_axis([0, *sizes]), first)}
     for name, values in (("accuracy", right), ("to_wrong", to_wrong), ("to_correct", to_correct)):
-        found |= sets.curves(name, values.double(), sizes)
+        found |= sets.curves(name, values, sizes)
     return found
 
 

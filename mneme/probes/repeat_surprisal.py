@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from mneme.list_surprisal import LEAST_BITS, LISTS, mean_bits, noun_bits, noun_places
+from mneme.list_surprisal import LISTS, mean_bits, noun_bits, noun_places, percent_of_first
 from mneme.probe import probe
 from mneme.promptset import Promptset
 from mneme.scores import TokenScores
@@ -35,4 +34,4 @@ def repeat_surprisal(scores: TokenScores, prompts: Promptset) -> Tensor:
     first, second = (
         mean_bits(noun_bits(scores.log_prob, noun_places(prompts, name, "repeat_surprisal"))) for name in LISTS
     )
-    return (100 * second / first).masked_fill(first < LEAST_BITS, torch.nan)
+    return percent_of_first(second, first)

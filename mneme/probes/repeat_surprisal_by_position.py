@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mneme.curve import Curve
-from mneme.list_surprisal import LEAST_BITS, LISTS, mean_bits, noun_bits, noun_places
+from mneme.list_surprisal import LISTS, mean_bits, noun_bits, noun_places, percent_of_first
 from mneme.model import LanguageModel
 from mneme.probe import probe
 from mneme.progress import Progress, silent
@@ -59,4 +59,4 @@ def repeat_surprisal_by_position(
 def _share(first: Tensor, second: Tensor) -> Tensor:
     """[item noun], percent."""
     whole = torch.cat([first[:, :1], mean_bits(first)[:, None].expand(-1, first.shape[1] - 1)], dim=1)
-    return (100 * second / whole).masked_fill(whole < LEAST_BITS, torch.nan)
+    return percent_of_first(second, whole)

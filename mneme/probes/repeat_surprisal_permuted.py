@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mneme.arguments import whole_number
 from mneme.interception import AttentionCall, handled
-from mneme.list_surprisal import LEAST_BITS, LISTS, mean_bits, noun_bits, noun_places
+from mneme.list_surprisal import LISTS, mean_bits, noun_bits, noun_places, percent_of_first
 from mneme.model import LanguageModel
 from mneme.probe import probe
 from mneme.progress import Progress, silent
@@ -55,7 +55,7 @@ def repeat_surprisal_permuted(
     with handled(lm.attention_modules, permuted):
         log_prob = token_scores(lm, prompts.clean, progress).log_prob.cpu()
     first, second = (mean_bits(noun_bits(log_prob, each)) for each in places)
-    return (100 * second / first).masked_fill(first < LEAST_BITS, torch.nan)
+    return percent_of_first(second, first)
 
 
 def _orders(seed: int, layer: int, n_heads: int, width: int) -> Tensor:

@@ -13,9 +13,9 @@ from mneme.arguments import one_of, whole_number
 from mneme.batch import Batch
 from mneme.batching import in_batches
 from mneme.capturing import Site, capture
-from mneme.conflict_heads import KINDS, among_all, curves_of_heads, halves, head_importance, ranked_heads
+from mneme.conflict_heads import KINDS, curves_of_heads, halves, head_importance, ranked_heads
 from mneme.controls import Head
-from mneme.curve import Curve
+from mneme.curve import Curve, among_all
 from mneme.errors import BadInput, NotApplicable
 from mneme.fact_conflicts import (
     OUTCOMES,

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from mneme.ablation import ablate_head_sets
 from mneme.alphas import alpha_axis
-from mneme.conflict_heads import among_all, curves_of_heads
-from mneme.curve import Curve
+from mneme.conflict_heads import curves_of_heads
+from mneme.curve import Curve, among_all
 from mneme.errors import NotApplicable
 from mneme.head_losses import mean_log_probability
 from mneme.head_order import Ranking
