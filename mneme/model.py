@@ -15,6 +15,7 @@ import mneme.bigram
 import mneme.lstm
 import mneme.sigmoid_attention  # noqa: F401  all make model classes of ours known to transformers
 from mneme.batch import Batch
+from mneme.context import exact_context
 from mneme.devices import check_device
 from mneme.errors import BadInput, NotApplicable
 from mneme.hub import fetch
@@ -30,8 +31,9 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 class LanguageModel:
     """A stock transformers model (`hf`) with the facts that the engine needs.
 
-    n_layers, d_model, vocab_size, context (None = no limit stated); n_heads, n_kv_heads, head_width (of Z) and
-    windows (per layer, tokens or None) where every layer goes through the attention interface, else NotApplicable.
+    n_layers, d_model, vocab_size, context (`exact_context`; None = no limit stated); n_heads, n_kv_heads, head_width
+    (of Z) and windows (per layer, tokens or None) where every layer goes through the attention interface, else
+    NotApplicable.
     forwards counts the calls of the stock model since it was loaded; items_per_forward says, by prompt length, how
     many prompts go through one (see `batching`); structure is where the parts of a layer lie; parity is what the gate
     measured. Padding needs no attention mask: it lies to the right, where a causal model does not look.
@@ -52,7 +54,7 @@ class LanguageModel:
         self.n_layers = int(config.num_hidden_layers)
         self.d_model = int(config.hidden_size)
         self.vocab_size = int(config.vocab_size)
-        self.context: int | None = getattr(config, "max_position_embeddings", None)
+        self.context = exact_context(config)
         self.forwards = 0
         self.items_per_forward: dict[int, int] = {}
         self.parity: Parity
@@ -124,7 +126,8 @@ class LanguageModel:
             raise BadInput(f"token ids must lie in 0..{self.vocab_size - 1}, the vocabulary of {self.name}")
         if self.context is not None and batch.ids.shape[1] > self.context:
             raise BadInput(
-                f"prompts of {batch.ids.shape[1]} tokens exceed the {self.context} of {self.name}: shorten them"
+                f"prompts of {batch.ids.shape[1]} tokens exceed the {self.context} of {self.name}{self._why_shorter}: "
+                "shorten them"
             )
         labels = {name: positions.to(self.device) for name, positions in batch.labels.items()}
         return Batch(batch.ids.to(self.device), batch.lengths.to(self.device), labels)
@@ -133,6 +136,13 @@ class LanguageModel:
         """Stock logits of every position: [item position vocab]; mind the memory of long prompts."""
         with torch.no_grad():
             return torch.as_tensor(self.hf(input_ids=self.batch(ids).ids, use_cache=False).logits)
+
+    @property
+    def _why_shorter(self) -> str:
+        stated = getattr(self.hf.config.get_text_config(), "max_position_embeddings", None)
+        if stated == self.context:
+            return ""
+        return f", beyond which its rotary frequencies follow from the length of the text (its config states {stated})"
 
     def _count(self, *_: object) -> None:
         self.forwards += 1

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from mneme.batch import Batch
-from mneme.batching import in_batches, items_per_group, tokens_with_prefix
+from mneme.batching import in_batches, items_per_forward, items_per_group, tokens_with_prefix
 from mneme.errors import BadInput
-from mneme.interception import AttentionCall, handled
+from mneme.interception import AttentionCall
 from mneme.model import LanguageModel
-from mneme.prefix_cache import Prefix
+from mneme.packing import Kept, Piece, run_packed
 from mneme.progress import Progress, silent
-from mneme.restart import rows_of
 
 LEAST_SHARED = 8  # tokens: to run a shorter shared prefix again costs less than a branch of its own
-FORWARD_COST = 32  # tokens that take as long as what a forward costs besides its tokens
+PIECES_COST = 2  # times the memory of one prompt's tokens: what enters attention is taken apart and joined
 STORED = 2  # tensors a layer kept of a prompt on which others build: its keys and its values
 
 Visit = Callable[[AttentionCall, Tensor, Tensor], None]
@@ -70,28 +68,19 @@ def run_shared(lm: LanguageModel, batch: Batch, rows: Tensor, visit: Visit, *, p
     rows [item row] int64: the wanted positions; from the first of them on a prompt shares nothing.
     visit(call, items [unit], rows [unit row]) sees each attention call that holds wanted rows: of which prompts they
     are, and where they lie among the call's queries.
-    Exact: equal to a plain forward of each prompt, for sliding windows too. Latent attention, whose cache holds no
-    keys, shares nothing.
+    Exact: equal to a plain forward of each prompt, for sliding windows and latent attention too. A model that cannot be
+    packed (`Structure.runs_packed`) shares nothing and runs each prompt alone.
     Raises: BadInput for rows outside their prompts; NotApplicable outside the attention interface.
     """
     batch = lm.batch(batch)
     rows = rows.to(batch.ids.device)
     if rows.shape[0] != len(batch) or bool(((rows < 0) | (rows >= batch.lengths[:, None])).any()):
         raise BadInput("the wanted rows must lie inside their prompts, as [item row]")
-    is_shared = lm.structure is not None and lm.structure.has_plain_cache
+    is_shared = lm.structure is not None and lm.structure.runs_packed
     own_from = rows.amin(dim=1) if is_shared else torch.zeros_like(batch.lengths)
     run = _Run(lm, batch, rows, visit, prefix_tree(batch, own_from), progress)
-    run.descend(None, run.children[-1])
+    run.descend(run.children[-1], {})
     return torch.stack([run.hidden[item] for item in range(len(batch))])
-
-
-@dataclass(frozen=True)
-class _Stems:
-    """Prompts that have run and on which others build: their keys and values by layer [stem kv_head position width]."""
-
-    items: list[int]
-    keys: list[Tensor] = field(default_factory=list)
-    values: list[Tensor] = field(default_factory=list)
 
 
 @dataclass
@@ -114,19 +103,20 @@ class _Run:
             children.setdefault(parent, []).append(item)
         return children
 
-    def descend(self, stems: _Stems | None, items: list[int]) -> None:
+    def descend(self, items: list[int], stems: dict[int, Kept]) -> None:
         """Run prompts that build on the stems, then those that build on them."""
         most = items_per_group(self.lm, self._stored_tokens, STORED)
-        lengths = self.batch.lengths.tolist()
-        waiting: dict[int, _Stems] = {}
-        for start, group in _together(items, self.tree.starts, lengths):
-            for at in range(0, len(group), most):
-                waiting |= self._run_group(stems, start, group[at : at + most])
-                if len(waiting) >= most:
-                    self._build_on(list(waiting.values()))
-                    waiting = {}
+        waiting: dict[int, Kept] = {}
+        for group in self._packs(items):
+            waiting |= self._run_group(group, stems)
+            if len(waiting) >= most:
+                self._build_on(waiting)
+                waiting = {}
         if waiting:
-            self._build_on(list(waiting.values()))
+            self._build_on(waiting)
+
+    def _build_on(self, stems: dict[int, Kept]) -> None:
+        self.descend([child for stem in stems for child in self.children[stem]], stems)
 
     @cached_property
     def _stored_tokens(self) -> int:
@@ -134,62 +124,65 @@ class _Run:
         width = max(self.lm.d_model, self.lm.n_heads * self.lm.head_width)
         return math.ceil(self.batch.ids.shape[1] * self.lm.n_kv_heads * self.lm.head_width / width)
 
-    def _run_group(self, stems: _Stems | None, start: int, group: list[int]) -> dict[int, _Stems]:
-        """Run prompts from `start` on; those among them on which others build."""
-        found: dict[int, _Stems] = {}
+    @cached_property
+    def costs(self) -> list[int]:
+        """Tokens that take as much memory in a forward as what each prompt runs."""
+        lengths = self.batch.lengths.tolist()
+        own = [(length - start, start) for length, start in zip(lengths, self.tree.starts, strict=True)]
+        return [tokens_with_prefix(self.lm, *each) for each in own]
+
+    def _packs(self, items: list[int]) -> Iterator[list[int]]:
+        """Prompts for one forward each, those of one shape side by side; one prompt each where a model packs none."""
+        is_packed = self.lm.structure is not None and self.lm.structure.runs_packed
+        most = items_per_forward(self.lm, 1) // PIECES_COST if is_packed else 0
+        lengths = self.batch.lengths.tolist()
+        pack: list[int] = []
+        cost = 0
+        for item in sorted(items, key=lambda each: (self.tree.starts[each], lengths[each], each)):
+            if pack and cost + self.costs[item] > most:
+                yield pack
+                pack, cost = [], 0
+            pack.append(item)
+            cost += self.costs[item]
+        if pack:
+            yield pack
+
+    def _run_group(self, group: list[int], stems: dict[int, Kept]) -> dict[int, Kept]:
+        """Run prompts in one forward, or in more where memory runs out; those among them on which others build."""
+        found: dict[int, Kept] = {}
 
         def run(some: slice) -> Tensor:
-            now, kept = self._forward(stems, start, group[some])
-            self.hidden |= now
-            found.update(kept)
+            found.update(self._forward(group[some], stems))
             self.progress(len(self.hidden), len(self.batch))
             return torch.empty(0)
 
-        n_tokens = int(self.batch.lengths[group].max()) - start
-        in_batches(self.lm, len(group), tokens_with_prefix(self.lm, n_tokens, start), run)
+        in_batches(self.lm, len(group), sum(self.costs[item] for item in group) // len(group), run)
         return found
 
-    def _build_on(self, stems: Sequence[_Stems]) -> None:
-        longest = max(each.keys[0].shape[2] for each in stems)
-
-        def joined(parts: Iterable[Tensor]) -> Tensor:
-            return torch.cat([F.pad(part, (0, 0, 0, longest - part.shape[2])) for part in parts])
-
-        together = _Stems(
-            [each.items[0] for each in stems],
-            [joined(parts) for parts in zip(*(each.keys for each in stems), strict=True)],
-            [joined(parts) for parts in zip(*(each.values for each in stems), strict=True)],
-        )
-        self.descend(together, [child for item in together.items for child in self.children[item]])
-
-    def _forward(
-        self, stems: _Stems | None, start: int, group: list[int]
-    ) -> tuple[dict[int, Tensor], dict[int, _Stems]]:
-        """Final hidden states by prompt, and the keys and values of those on which others build."""
-        items = torch.tensor(group, device=self.batch.ids.device)
-        part, rows = self.batch.select(items), self.rows[items] - start
-        kept = {item: _Stems([item]) for item in group if item in self.children}
+    def _forward(self, group: list[int], stems: dict[int, Kept]) -> dict[int, Kept]:
+        """Note the final hidden states of some prompts; keys and values of those on which others build."""
+        starts = [self.tree.starts[item] for item in group]
+        kept = {item: Kept() for item in group if item in self.children}
         lengths = {item: max(self.tree.starts[child] for child in self.children[item]) for item in kept}
+        device = self.batch.ids.device
+        items = torch.tensor(group, device=device)
+        rows = self.rows[items] - torch.tensor(starts, device=device)[:, None]
 
-        def watch(call: AttentionCall) -> Tensor:
-            self.visit(call, items, rows)
-            for unit, item in enumerate(group):
+        def watch(call: AttentionCall, places: list[int]) -> None:
+            self.visit(call, items[places], rows[places])
+            for unit, place in enumerate(places):
+                item = group[place]
                 if item in kept:
                     kept[item].keys.append(call.key[unit : unit + 1, :, : lengths[item]].clone())
                     kept[item].values.append(call.value[unit : unit + 1, :, : lengths[item]].clone())
-            return call.compute()
 
-        with handled(self.lm.attention_modules, watch):
-            hidden = self._hidden(stems, start, part.ids[:, start:], group)
-        return dict(zip(group, rows_of(hidden, rows), strict=True)), kept
-
-    def _hidden(self, stems: _Stems | None, start: int, ids: Tensor, group: list[int]) -> Tensor:
-        if stems is None or start == 0:
-            return self.lm.backbone.hidden(ids)
-        places = {item: place for place, item in enumerate(stems.items)}
-        of = torch.tensor([places[self.tree.parents[item]] for item in group], device=ids.device)
-        prefix = Prefix(stems.keys, stems.values, of, start)
-        return self.lm.backbone.hidden(ids, past_key_values=prefix.cache(), use_cache=True)
+        pieces = [
+            Piece(self.batch.ids[item, start : self.batch.lengths[item]], start, stems.get(self.tree.parents[item]))
+            for item, start in zip(group, starts, strict=True)
+        ]
+        hidden = run_packed(self.lm.backbone, self.lm.attention_modules, pieces, watch)
+        self.hidden |= {item: states[row] for item, states, row in zip(group, hidden, rows, strict=True)}
+        return kept
 
 
 def _widest_first(rows: Sequence[list[int]]) -> list[int]:
@@ -215,22 +208,3 @@ def _n_shared(one: list[int], other: list[int]) -> int:
     if one[:most] == other[:most]:
         return most
     return next(at for at in range(most) if one[at] != other[at])
-
-
-def _together(items: list[int], starts: Sequence[int], lengths: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
-    """Prompts that go through one forward, with the position from which all of them run.
-
-    A prompt joins those before it where the tokens that this wastes cost less than a forward of its own.
-    """
-    group: list[int] = []
-    first = longest = 0
-    for item in sorted(items, key=lambda each: (-starts[each], lengths[each], each)):
-        low, high = starts[item], max(longest, lengths[item])
-        n_added = (len(group) + 1) * (high - low) - len(group) * (longest - first)
-        if group and n_added - (lengths[item] - low) > FORWARD_COST:
-            yield first, group
-            group, high = [], lengths[item]
-        group.append(item)
-        first, longest = low, high
-    if group:
-        yield first, group

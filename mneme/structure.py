@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from mneme.interception import AttentionCall, handled
+from mneme.packing import Piece, run_packed
 from mneme.unembedding import Backbone
 
 TOLERANCE = 1e-5  # of the largest value: which tensors count as the same
@@ -59,12 +61,16 @@ class LayerParts:
 class Structure:
     """The layers of a model in order, and the final norm (None when the last layer's output is not normed).
 
-    has_plain_cache: whether the cache holds keys and values as they enter attention (latent attention does not).
+    has_plain_cache: whether a forward may go on from the keys and values that entered attention: the cache holds them
+    (latent attention's does not), and nothing but attention looks back.
+    runs_packed: whether a prompt behind another one in the same row, with positions of its own and attention to itself
+    alone, gives what it gives alone; not so where a model takes no positions or mixes tokens outside its attention.
     """
 
     parts: tuple[LayerParts, ...]
     final_norm: nn.Module | None
     has_plain_cache: bool
+    runs_packed: bool
 
 
 @dataclass
@@ -122,7 +128,24 @@ def find_structure(hf: PreTrainedModel, backbone: Backbone, attention: dict[int,
         for hook in hooks:
             hook.remove()
     parts = tuple(_layer_parts(layers[each], attention[each], record.z[each], record) for each in range(len(layers)))
-    return Structure(parts, _final_norm(record, layers, hidden), _is_plain(cache, record))
+    runs_packed = _runs_packed(backbone, [attention[each] for each in range(len(layers))], ids[0], hidden[0])
+    has_plain_cache = _is_plain(cache, record) and _goes_on(backbone, ids, hidden)
+    return Structure(parts, _final_norm(record, layers, hidden), has_plain_cache, runs_packed)
+
+
+def _goes_on(backbone: Backbone, ids: Tensor, hidden: Tensor) -> bool:
+    """Whether a forward that goes on from the keys and values of half of the tokens ends as a whole one."""
+    cache, half = DynamicCache(), ids.shape[1] // 2
+    backbone.hidden(ids[:, :half], past_key_values=cache, use_cache=True)
+    rest = backbone.hidden(ids[:, half:], past_key_values=cache, use_cache=True)
+    return _same(rest, hidden[:, half:])
+
+
+def _runs_packed(backbone: Backbone, attention: list[nn.Module], ids: Tensor, hidden: Tensor) -> bool:
+    if "position_ids" not in inspect.signature(backbone.module.forward).parameters:
+        return False
+    _, second = run_packed(backbone, attention, [Piece(ids.flip(0)), Piece(ids)], lambda *_: None)
+    return _same(second, hidden)
 
 
 def _is_plain(cache: DynamicCache, record: _Record) -> bool:

@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoTokenizer
 import mneme.bigram
 import mneme.lstm
 import mneme.sigmoid_attention  # noqa: F401  all make model classes of ours known to transformers
+from mneme.context import exact_context
 from mneme.errors import BadInput
 from mneme.promptset import BosMode, Vocabulary
 
@@ -41,7 +42,7 @@ def read_vocabulary(folder: str | Path, bos_mode: str = "auto") -> Vocabulary:
     mode, first_id = _choose(path, bos_mode, native, candidates[0] if candidates else None)
     return Vocabulary(
         size=size,
-        context=int(getattr(config, "max_position_embeddings", None) or UNLIMITED),
+        context=exact_context(config) or UNLIMITED,
         bos_mode=mode,
         first_id=first_id,
         special_ids=frozenset(candidates) | _special_ids(config, tokenizer, size),
