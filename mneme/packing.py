@@ -78,7 +78,6 @@ class _Pack:
         self.positions = torch.cat(ranges)[None]
         self.unread_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)  # so that transformers makes none
         self.groups = list(_alike(pieces))
-        self.masks: dict[tuple[int, int, int | None], Tensor | None] = {}
 
     def attend(self, call: AttentionCall) -> Tensor:
         """Z of every token [1 token head width], each prompt apart."""
@@ -96,17 +95,7 @@ class _Pack:
             before = [self.pieces[place].before or Kept() for place in group.places]
             key = _joined([kept.keys[call.layer][:, :, : group.start] for kept in before], key)
             value = _joined([kept.values[call.layer][:, :, : group.start] for kept in before], value)
-        return replace(call, query=group.apart(call.query), key=key, value=value, mask=self._mask(group, call))
-
-    def _mask(self, group: _Alike, call: AttentionCall) -> Tensor | None:
-        """Which keys each new position sees [1 1 query key]; None = all up to its own."""
-        n_keys, window = group.start + group.n_new, call.window
-        if window is not None and window >= n_keys:
-            window = None
-        case = (group.start, n_keys, window)
-        if case not in self.masks:
-            self.masks[case] = _visible(*case, self.ids.device)
-        return self.masks[case]
+        return replace(call, query=group.apart(call.query), key=key, value=value, mask=None)
 
 
 def _alike(pieces: Sequence[Piece]) -> Iterator[_Alike]:
@@ -126,12 +115,3 @@ def _joined(before: Sequence[Tensor], new: Tensor) -> Tensor:
         joined[unit, :, :start] = kept[0]
     joined[:, :, start:] = new
     return joined
-
-
-def _visible(start: int, n_keys: int, window: int | None, device: torch.device) -> Tensor | None:
-    if start == 0 and window is None:
-        return None
-    key = torch.arange(n_keys, device=device)
-    back = key[start:, None] - key
-    seen = back >= 0 if window is None else (back >= 0) & (back < window)
-    return seen[None, None]

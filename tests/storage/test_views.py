@@ -58,7 +58,9 @@ OVER_PROMPTS = [
     "head_effects",
     "head_ranking",
     "head_roles",
+    "ioi_heads",
     "reliability",
+    "reused_heads",
     "role_scores",
 ]
 Ask = Callable[[str], list[tuple[Any, ...]]]

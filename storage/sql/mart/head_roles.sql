@@ -49,7 +49,7 @@ by_circuit as (
         cast(null as double) as ci_high,
         h.n_items,
         h.threshold,
-        h.n_items < 30 as is_descriptive
+        h.is_descriptive
     from ioi_heads as h
     where h.variant = 'primary' and not h.is_control
 ),

@@ -62,7 +62,8 @@ ioi_heads as (
         m.cost_low,
         m.cost_high,
         m.n_tested,
-        m.is_control
+        m.is_control,
+        m.n_items < 30 as is_descriptive
     from members as m
     inner join roles as r on m.number = r.number
 )

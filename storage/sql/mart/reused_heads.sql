@@ -51,7 +51,8 @@ reused_heads as (
         n.n_items,
         n.effect_there,
         n.place,
-        n.is_control
+        n.is_control,
+        n.n_items < 30 as is_descriptive
     from named as n
     inner join trials as t on n.trial_id = t.trial_id
     where n.layer is not null
