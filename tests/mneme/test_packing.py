@@ -45,8 +45,10 @@ def kept_of(lm: LanguageModel, ids: Tensor) -> Kept:
     return kept
 
 
+@pytest.mark.parametrize("block", [4, 256])
 @pytest.mark.parametrize("name", sorted(INSIDE))
-def test_each_piece_is_as_in_a_forward_of_its_own(name: str) -> None:
+def test_each_piece_is_as_in_a_forward_of_its_own(name: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mneme.interception.BLOCK", block)
     lm = model(name)
     assert lm.structure is not None
     assert lm.structure.runs_packed
@@ -75,6 +77,22 @@ def test_neighbours_of_one_shape_attend_together_and_see_what_is_kept() -> None:
     assert lm.forwards == before + 1
     assert calls[:2] == [(0, [0, 1], (2, 4, 5, 4), 5), (0, [2], (1, 4, 5, 4), 14)]
     assert [layer for layer, *_ in calls] == [0, 0, 1, 1, 2, 2]
+
+
+def test_what_a_piece_attends_to_is_what_its_prompt_does() -> None:
+    lm = model("mistral")  # whose window is cut
+    kept = kept_of(lm, PROMPT)
+    rows: list[list[Tensor]] = [[], []]
+
+    def note(call: AttentionCall, places: list[int]) -> None:
+        n_last = torch.arange(call.query.shape[2] - 5, call.query.shape[2])
+        rows[len(places) - 1].append(call.inputs(torch.tensor([14] * len(places))).rows(n_last))
+
+    packed(lm, [Piece(PROMPT)], note)
+    packed(lm, [Piece(PROMPT[9:], 9, kept)] * 2, note)
+    for whole, pieces in zip(*rows, strict=True):
+        assert (whole[..., 0] == 0).all()
+        torch.testing.assert_close(pieces, whole.expand_as(pieces))
 
 
 class _Mixing(nn.Module):
