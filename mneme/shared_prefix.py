@@ -62,12 +62,21 @@ def prefix_tree(batch: Batch, own_from: Tensor, least_shared: int = LEAST_SHARED
 
 
 @torch.no_grad()
-def run_shared(lm: LanguageModel, batch: Batch, rows: Tensor, visit: Visit, *, progress: Progress = silent) -> Tensor:
+def run_shared(
+    lm: LanguageModel,
+    batch: Batch,
+    rows: Tensor,
+    visit: Visit,
+    *,
+    kept: dict[int, Kept] | None = None,
+    progress: Progress = silent,
+) -> Tensor:
     """Final hidden states of each prompt at some positions, every shared prefix run once: [item row d_model].
 
     rows [item row] int64: the wanted positions; from the first of them on a prompt shares nothing.
     visit(call, items [unit], rows [unit row]) sees each attention call that holds wanted rows: of which prompts they
     are, and where they lie among the call's queries.
+    kept: filled, where given, with the keys and values of all positions of each prompt.
     Exact: equal to a plain forward of each prompt, for sliding windows and latent attention too. A model that cannot be
     packed (`Structure.runs_packed`) shares nothing and runs each prompt alone.
     Raises: BadInput for rows outside their prompts; NotApplicable outside the attention interface.
@@ -78,7 +87,7 @@ def run_shared(lm: LanguageModel, batch: Batch, rows: Tensor, visit: Visit, *, p
         raise BadInput("the wanted rows must lie inside their prompts, as [item row]")
     is_shared = lm.structure is not None and lm.structure.runs_packed
     own_from = rows.amin(dim=1) if is_shared else torch.zeros_like(batch.lengths)
-    run = _Run(lm, batch, rows, visit, prefix_tree(batch, own_from), progress)
+    run = _Run(lm, batch, rows, visit, kept, prefix_tree(batch, own_from), progress)
     run.descend(run.children[-1], {})
     return torch.stack([run.hidden[item] for item in range(len(batch))])
 
@@ -91,6 +100,7 @@ class _Run:
     batch: Batch
     rows: Tensor
     visit: Visit
+    kept: dict[int, Kept] | None
     tree: PrefixTree
     progress: Progress
     hidden: dict[int, Tensor] = field(default_factory=dict)
@@ -162,8 +172,7 @@ class _Run:
     def _forward(self, group: list[int], stems: dict[int, Kept]) -> dict[int, Kept]:
         """Note the final hidden states of some prompts; keys and values of those on which others build."""
         starts = [self.tree.starts[item] for item in group]
-        kept = {item: Kept() for item in group if item in self.children}
-        lengths = {item: max(self.tree.starts[child] for child in self.children[item]) for item in kept}
+        kept = {item: Kept() for item in group if self._n_kept(item)}
         device = self.batch.ids.device
         items = torch.tensor(group, device=device)
         rows = self.rows[items] - torch.tensor(starts, device=device)[:, None]
@@ -173,8 +182,8 @@ class _Run:
             for unit, place in enumerate(places):
                 item = group[place]
                 if item in kept:
-                    kept[item].keys.append(call.key[unit : unit + 1, :, : lengths[item]].clone())
-                    kept[item].values.append(call.value[unit : unit + 1, :, : lengths[item]].clone())
+                    kept[item].keys.append(call.key[unit : unit + 1, :, : self._n_kept(item)].clone())
+                    kept[item].values.append(call.value[unit : unit + 1, :, : self._n_kept(item)].clone())
 
         pieces = [
             Piece(self.batch.ids[item, start : self.batch.lengths[item]], start, stems.get(self.tree.parents[item]))
@@ -182,7 +191,15 @@ class _Run:
         ]
         hidden = run_packed(self.lm.backbone, self.lm.attention_modules, pieces, watch)
         self.hidden |= {item: states[row] for item, states, row in zip(group, hidden, rows, strict=True)}
-        return kept
+        if self.kept is not None:
+            self.kept |= kept
+        return {item: kept[item] for item in group if item in self.children}
+
+    def _n_kept(self, item: int) -> int:
+        """Of how many positions of a prompt keys and values are kept."""
+        if self.kept is not None:
+            return int(self.batch.lengths[item])
+        return max((self.tree.starts[child] for child in self.children.get(item, [])), default=0)
 
 
 def _widest_first(rows: Sequence[list[int]]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -15,9 +16,9 @@ from mneme.interception import AttentionCall
 from mneme.model import LanguageModel
 from tests.architectures import INSIDE, tiny
 
-ROWS = [[1, 5, 9, 12, 7, 3, 8, 11], [1, 4, 22, 31, 6, 2, 19, 30], [1, 14, 15]]
+TRUNK = [1, 5, 9, 12, 7, 3, 8, 11, 24, 13]
+ROWS = [TRUNK[:8], [1, 4, 22, 31, 6, 2, 19, 30], [1, 14, 15], [*TRUNK, 33, 34], [*TRUNK, 2]]
 N_STEPS = 5
-PLAIN_CACHE = sorted(set(INSIDE) - {"deepseek_v3"})
 
 
 @cache
@@ -37,11 +38,34 @@ def never(_: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize("name", PLAIN_CACHE)
+@pytest.mark.parametrize("name", sorted(INSIDE))
 def test_every_token_is_the_one_that_a_plain_forward_gives(name: str) -> None:
     lm = model(name)
     said = decode_greedily(lm, padded(ROWS), N_STEPS, never)
     assert said.tolist() == [slow(lm, row) for row in ROWS]
+
+
+def test_few_prompts_at_a_time_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = model("llama")
+    whole = decode_greedily(lm, padded(ROWS), N_STEPS, never)
+    monkeypatch.setattr("mneme.batching.STORED_ELEMENTS", 1)
+    monkeypatch.setattr("mneme.batching.CPU_ELEMENTS", 1)
+    told: list[int] = []
+    again = decode_greedily(lm, padded(ROWS), N_STEPS, never, progress=lambda done, *_: told.append(done))
+    assert again.tolist() == whole.tolist()
+    assert told == [1, 2, 3, 4, 5]
+
+
+def test_what_prompts_share_is_read_once() -> None:
+    lm = model("llama")
+    n_read: list[int] = []
+
+    def visit(call: AttentionCall, items: Tensor, step: int) -> None:
+        if call.layer == 0 and step == 0:
+            n_read.append(len(items) * call.query.shape[2])
+
+    decode_greedily(lm, padded(ROWS), 1, never, visit)
+    assert sum(n_read) == sum(len(row) for row in ROWS) - len(TRUNK)  # the first row is too short for a branch
 
 
 def test_attention_at_each_step_is_that_of_the_whole_text() -> None:
@@ -86,7 +110,10 @@ def test_the_context_ends_a_response_too() -> None:
 def test_what_cannot_be_decoded_is_refused() -> None:
     with pytest.raises(BadInput, match="n_steps is 0: give a whole number of at least 1"):
         decode_greedily(model("gpt2"), padded(ROWS), 0, never)
-    with pytest.raises(NotApplicable, match="does not hold keys and values"):
-        decode_greedily(model("deepseek_v3"), padded(ROWS), 2, never)
+    alone = LanguageModel(tiny("llama"), "alone", None, "cpu")
+    assert alone.structure is not None
+    alone.structure = replace(alone.structure, runs_packed=False)
+    with pytest.raises(NotApplicable, match="alone cannot go on from the keys and values of what it has read"):
+        decode_greedily(alone, padded(ROWS), 2, never)
     with pytest.raises(NotApplicable, match="attention interface"):
         decode_greedily(LanguageModel(tiny("bloom"), "bloom", None, "cpu"), padded(ROWS), 2, never)
