@@ -23,7 +23,7 @@ def main() -> None:
 def measured(case: str, contender: str, folder: Path) -> Measured:
     """What a case's name says.
 
-    patch-SHAPE-SHARED[-each], ablate-SHAPE, rows|entries-SHAPE-TOKENS, grid|retrieve-SHAPE-TOKENS,
+    patch-SHAPE-SHARED[-each], ablate-SHAPE, rows|entries-SHAPE-TOKENS, grid-SHAPE-TOKENS[-said], retrieve-SHAPE-TOKENS,
     edges-SHAPE-STEPS (0: EAP), circuits-SHAPE, edgememory-SHAPE-TOKENS or growth.
     """
     name, *words = case.split("-")
@@ -60,7 +60,7 @@ def ours_of(name: str, words: list[str], folder: Path, contender: str) -> Measur
         "edges": edges_of,
         "circuits": lambda: edges.circuits(folder, words[0]),
         "edgememory": lambda: edges.memory(folder, words[0], int(words[1]), contender),
-        "grid": lambda: retrieval.grid(folder, words[0], int(words[1])),
+        "grid": lambda: retrieval.grid(folder, words[0], int(words[1]), is_said="said" in words),
     }
     return runs.get(name, of_one_prompt)()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,14 @@ def draw_ratios(axes: Axes, rows: list[dict[str, Any]]) -> None:
     """Bars of how many times faster."""
     places = range(len(rows))
     axes.barh(places, [row["ratio"] for row in rows], color="#4477aa")
-    axes.plot([row["at_least"] for row in rows], places, "|", color="black", markersize=18, label="wanted at least")
+    axes.plot(
+        [row["at_least"] or math.nan for row in rows],
+        places,
+        "|",
+        color="black",
+        markersize=18,
+        label="wanted at least",
+    )
     axes.set_yticks(places, [f"{row['what']}\nagainst {row['against']}" for row in rows])
     axes.invert_yaxis()
     axes.set_xscale("log")

@@ -17,28 +17,32 @@ from mneme.shared_prefix import prefix_tree
 
 N_LENGTHS, N_DEPTHS, N_NEEDLES = (4, 3, 2) if material.IS_SMALL else (20, 10, 3)
 N_VALUE, N_QUESTION, N_SENTENCE = 4, 8, 10  # tokens of a needle's answer, of the question, of a sentence
+N_SAID = 8
 
 
-def grid(folder: Path, shape: str, longest: int) -> Measured:
+def grid(folder: Path, shape: str, longest: int, *, is_said: bool = False) -> Measured:
     """Every head's score over lengths x depths x needles, beside plain forwards of prompts of the longest length.
 
     over_counted_work: seconds in plain forwards, over the tokens of all distinct prefixes in such forwards; 1 = as fast
     as if each prefix ran once in a plain forward of long prompts. distinct_share: their tokens over all tokens.
+    is_said: the model says its answer, N_SAID tokens of it, each of them counted once; else the needle is given to it.
     """
     lm = load_model(material.model_folder(shape, folder))
     prompts = needles(lm.vocab_size, longest // 8 if material.IS_SMALL else longest)
     batch = prompts.clean
-    counted = prefix_tree(batch, batch.lengths - 1).n_distinct + len(batch) * (N_VALUE - 1)
+    n_answer = len(batch) * ((N_SAID if is_said else N_VALUE) - 1)
+    counted = prefix_tree(batch, batch.lengths - 1).n_distinct + n_answer
     plain = batch.ids[batch.lengths == batch.ids.shape[1]][:1]
     with torch.no_grad():
         lm.backbone.hidden(plain)
         beside = Beside(lambda: lm.backbone.hidden(plain))
-        found = retrieval_score(lm, prompts, progress=beside)
+        how = {"decoding": "greedy", "n_steps": N_SAID} if is_said else {"decoding": "forced"}
+        found = retrieval_score(lm, prompts, progress=beside, **how)
         beside.close()
     facts = {
         "over_counted_work": beside.forwards * plain.numel() / counted,
         "cpu_over_counted_work": beside.cpu_forwards * plain.numel() / counted,
-        "distinct_share": counted / (int(batch.lengths.sum()) + len(batch) * (N_VALUE - 1)),
+        "distinct_share": counted / (int(batch.lengths.sum()) + n_answer),
         "plain_spread": max(beside.plains) / min(beside.plains),
     }
     return Measured(found.mean(dim=0).numpy(), beside.seconds, beside.cpu_seconds, facts)

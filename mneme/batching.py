@@ -35,6 +35,11 @@ def items_per_group(lm: LanguageModel, n_tokens: int, n_stored: int) -> int:
     return max(1, STORED_ELEMENTS // (n_stored * lm.n_layers * n_tokens * _width(lm)))
 
 
+def key_tokens(lm: LanguageModel, n_tokens: int) -> int:
+    """Tokens of the residual's width that take as much memory as the keys, or the values, of `n_tokens` in a layer."""
+    return math.ceil(n_tokens * lm.n_kv_heads * lm.head_width / _width(lm))
+
+
 def tokens_with_prefix(lm: LanguageModel, n_tokens: int, n_prefix: int) -> int:
     """Tokens that take as much memory in a forward as `n_tokens` after a stored prefix, whose keys and values count."""
     share = 2 * lm.n_kv_heads * lm.head_width / (ACTIVATIONS * _width(lm))

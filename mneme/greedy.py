@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mneme.arguments import whole_number
 from mneme.batch import Batch
-from mneme.batching import in_batches, items_per_group, tokens_with_prefix
+from mneme.batching import in_batches, items_per_group, key_tokens, tokens_with_prefix
 from mneme.errors import NotApplicable
 from mneme.interception import AttentionCall
 from mneme.model import LanguageModel
@@ -51,7 +51,7 @@ def decode_greedily(
             f"{lm.name} cannot go on from the keys and values of what it has read, so it cannot be decoded step by step"
         )
     said = torch.full((len(batch), n_steps), NOTHING, device=batch.ids.device)
-    at_most = items_per_group(lm, batch.ids.shape[1] + n_steps, _STORED)
+    at_most = items_per_group(lm, key_tokens(lm, batch.ids.shape[1] + n_steps), _STORED)
     done = 0
     for items in torch.split(_alike_together(batch), at_most):
         said[items] = _Responses(lm, batch.select(items), items, visit).decode(n_steps, ends)

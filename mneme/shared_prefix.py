@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mneme.batch import Batch
-from mneme.batching import in_batches, items_per_forward, items_per_group, tokens_with_prefix
+from mneme.batching import in_batches, items_per_forward, items_per_group, key_tokens, tokens_with_prefix
 from mneme.errors import BadInput
 from mneme.interception import AttentionCall
 from mneme.model import LanguageModel
@@ -115,7 +114,7 @@ class _Run:
 
     def descend(self, items: list[int], stems: dict[int, Kept]) -> None:
         """Run prompts that build on the stems, then those that build on them."""
-        most = items_per_group(self.lm, self._stored_tokens, STORED)
+        most = items_per_group(self.lm, key_tokens(self.lm, self.batch.ids.shape[1]), STORED)
         waiting: dict[int, Kept] = {}
         for group in self._packs(items):
             waiting |= self._run_group(group, stems)
@@ -127,12 +126,6 @@ class _Run:
 
     def _build_on(self, stems: dict[int, Kept]) -> None:
         self.descend([child for stem in stems for child in self.children[stem]], stems)
-
-    @cached_property
-    def _stored_tokens(self) -> int:
-        """Tokens of the residual's width that take as much memory as the keys of the longest prompt."""
-        width = max(self.lm.d_model, self.lm.n_heads * self.lm.head_width)
-        return math.ceil(self.batch.ids.shape[1] * self.lm.n_kv_heads * self.lm.head_width / width)
 
     @cached_property
     def costs(self) -> list[int]:
