@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from mneme.arguments import number_between, one_of
+from mneme.arguments import one_of
 from mneme.attention import AttentionInputs
 from mneme.attention_shares import NOTHING_LEFT
 from mneme.errors import BadInput, NotApplicable
@@ -176,24 +176,6 @@ def without_outliers(scores: Tensor) -> Tensor:
     spread = torch.where(present, (values - mean) ** 2, 0.0).sum(dim=-1, keepdim=True) / (count - 1).clamp(min=1)
     kept = present & (values >= mean - 2 * spread.sqrt())
     return torch.where(kept, values, 0.0).sum(dim=-1).masked_fill(~present.any(dim=-1), torch.nan)
-
-
-def mass_concentration(scores: Tensor, share: float = 0.5) -> float:
-    """The smallest fraction of heads that holds `share` of the summed positive scores.
-
-    scores: of any shape, one per head; NaN = not measurable, which leaves the count of heads.
-    Unit:   fraction of the measured heads, above 0 .. 1; NaN where no score is positive
-    Raises: BadInput for a share that is not between 0 and 1
-    Source: METHODS 2b (Li et al. 2026: 4.4 to 10.2 % of heads hold half)
-    """
-    number_between("mass_concentration.share", share, 0, 1)
-    measured = scores[~scores.isnan()].double()
-    positive = measured.clamp(min=0).sort(descending=True).values
-    total = float(positive.sum())
-    if total == 0:
-        return float("nan")
-    n_needed = int((positive.cumsum(dim=0) < share * total).sum()) + 1
-    return n_needed / len(measured)
 
 
 def _inside(ends: tuple[Tensor, Tensor], n_positions: int) -> Tensor:

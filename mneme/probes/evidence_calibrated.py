@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import torch
 from torch import Tensor
 
-from mneme.arguments import one_of
-from mneme.attention import AttentionInputs
-from mneme.errors import NotApplicable
-from mneme.evidence import EVIDENCE, QUERY, Names, Span, evidence_columns, without_outliers
+from mneme.drawn_attention import drawn_attention
+from mneme.evidence import EVIDENCE, QUERY, Names, Span
 from mneme.model import LanguageModel
 from mneme.probe import probe
 from mneme.progress import Progress, silent
 from mneme.promptset import Promptset
-from mneme.tracing import run_batches
-
-AGAINST = ("blank", "corrupt")
 
 
 @probe(
@@ -52,45 +44,6 @@ def evidence_calibrated(  # noqa: PLR0913  a probe's keywords are what its YAML 
     Source: METHODS 2b (calibrated); differs from it in: the empty question is made of tokens and as long as the
             question, where QRHead says 'N/A', so that both stand in the same places
     """
-    one_of("evidence_calibrated.against", against, AGAINST)
     names = Names("evidence_calibrated", evidence, query, context)
-    places = names.places(prompts)
-    n_columns = int(places.evidence.sum(dim=1).max())
-    questions = (prompts, _with_empty_question(prompts, names, against))
-    asked, empty = (_columns(lm, each, names, n_columns, progress) for each in questions)
-    return without_outliers(asked - empty)
-
-
-def _columns(lm: LanguageModel, prompts: Promptset, names: Names, n_columns: int, progress: Progress) -> Tensor:
-    """Attention of each question to its evidence, token by token: [item layer head column]."""
-    batches: list[Tensor] = []
-    running: dict[int, Tensor] = {}
-
-    def visit(part: Promptset, layer: AttentionInputs) -> None:
-        running[layer.layer] = evidence_columns(layer, names.places(part), n_columns).cpu()
-
-    def finish(*_: object) -> None:
-        batches.append(torch.stack([running[layer] for layer in sorted(running)], dim=1))
-
-    run_batches(lm, prompts, visit, finish, progress)
-    return torch.cat(batches)
-
-
-def _with_empty_question(prompts: Promptset, names: Names, against: str) -> Promptset:
-    """The same contexts with a question that asks nothing, or nothing that they answer."""
-    places = names.places(prompts)
-    if against == "corrupt":
-        if prompts.corrupt is None:
-            raise NotApplicable("evidence_calibrated.against is 'corrupt', and this promptset has no corrupt prompts")
-        if bool(((prompts.corrupt.ids != prompts.clean.ids) & places.context).any()):
-            raise NotApplicable(
-                "evidence_calibrated.against is 'corrupt', and corrupt prompts differ from clean ones in the context "
-                "too: choose blank, or a promptset whose corrupt prompts change the question only"
-            )
-        return replace(prompts, clean=replace(prompts.corrupt, labels=prompts.clean.labels))
-    first, last = places.query
-    positions = torch.arange(prompts.clean.ids.shape[1])
-    is_query = (positions >= first[:, None]) & (positions <= last[:, None])
-    blank = prompts.clean.ids.gather(1, first[:, None] - 1)
-    ids = torch.where(is_query, blank, prompts.clean.ids)
-    return replace(prompts, clean=replace(prompts.clean, ids=ids))
+    (found,) = drawn_attention(lm, prompts, [names], against, progress)
+    return found

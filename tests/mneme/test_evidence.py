@@ -6,7 +6,7 @@ import torch
 from mneme.attention import AttentionInputs
 from mneme.batch import Batch
 from mneme.errors import BadInput, NotApplicable
-from mneme.evidence import Names, mass_concentration, without_outliers
+from mneme.evidence import Names, without_outliers
 from mneme.measuring import measure
 from mneme.model import load_model
 from mneme.probe import probes
@@ -191,6 +191,49 @@ def test_calibrated_attention_is_the_difference_of_two_masses_where_nothing_is_d
     torch.testing.assert_close(calibrated(lm, given), expected, atol=1e-6, rtol=0)
 
 
+def margin(lm, given, **parameters):
+    return measure(probes.get("evidence_margin"), {"evidence": ["key", "value"], **parameters}, given, lm=lm)["scores"]
+
+
+def of_documents(ids):
+    """Three documents of two tokens, of which the second answers the question, the last token."""
+    places = {"key_0": 1, "target_0": 2, "key_1": 3, "target_1": 4, "key_2": 5, "target_2": 6}
+    return prompts(ids=torch.tensor(ids), key=3, value=4, question_first=8, question=8, **places)
+
+
+def test_the_planted_copier_scores_the_gold_document_above_all_others_by_its_whole_attention(tmp_path):
+    lm = copier(tmp_path)
+    asked = of_documents([[BLOCK - 1, 7, 8, 5, 9, 30, 31, 41, 5]])
+    expected = torch.zeros(1, 2, 4)
+    expected[0, 1, 0] = 1  # the induction head looks at what followed 5, in the second document
+    torch.testing.assert_close(margin(lm, asked), expected, atol=1e-4, rtol=0)
+    elsewhere = of_documents([[BLOCK - 1, 7, 8, 5, 9, 30, 31, 41, 7]])  # asks the first document: a distractor
+    torch.testing.assert_close(margin(lm, elsewhere), -expected, atol=1e-4, rtol=0)
+    nothing = of_documents([[BLOCK - 1, 7, 8, 5, 9, 30, 31, 41, 41]])
+    torch.testing.assert_close(margin(lm, nothing), torch.zeros(1, 2, 4), atol=1e-6, rtol=0)
+
+
+def test_a_margin_is_the_calibrated_score_of_one_document_minus_the_best_of_the_others(tmp_path):
+    generator = torch.Generator().manual_seed(6)
+    given = of_documents(torch.randint(0, BLOCK - 1, (5, 9), generator=generator).tolist())
+    lm = copier(tmp_path)
+    scores = [calibrated(lm, given, evidence=[f"key_{each}", f"target_{each}"]) for each in range(3)]
+    expected = scores[1] - torch.maximum(scores[0], scores[2])
+    torch.testing.assert_close(margin(lm, given), expected, atol=1e-6, rtol=0)
+
+
+def test_documents_that_are_not_labelled_or_not_apart_from_the_evidence_are_refused(tmp_path):
+    lm, given = copier(tmp_path), of_documents([[BLOCK - 1, 7, 8, 5, 9, 30, 31, 41, 5]])
+    with pytest.raises(NotApplicable, match="labels 'text_0' and 'end_0', which this promptset lacks"):
+        margin(lm, given, documents=["text_{}", "end_{}"])
+    with pytest.raises(BadInput, match=r"give two labels with \{\} for the number"):
+        margin(lm, given, documents=["key_0", "target_0"])
+    with pytest.raises(BadInput, match="prompt 0 has no document beside its evidence"):
+        margin(lm, given, evidence=["key_0", "target_2"])
+    with pytest.raises(NotApplicable, match="evidence names the label 'gold', which this promptset lacks"):
+        margin(lm, given, evidence=["gold", "value"])
+
+
 @pytest.mark.parametrize("model_type", ["gpt2", "gpt_neox", "llama", "gemma2"])
 def test_mass_and_share_are_those_of_the_eager_attention_of_hugging_face(model_type, tmp_path):
     hf = tiny(model_type)
@@ -213,17 +256,6 @@ def test_what_lies_two_deviations_below_the_mean_is_dropped():
     scores = torch.tensor([[0.2] * 9 + [-1.0], [0.1, 0.2, 0.3] + [torch.nan] * 7, [torch.nan] * 10])
     assert without_outliers(scores)[:2].tolist() == pytest.approx([1.8, 0.6])
     assert bool(without_outliers(scores)[2].isnan())
-
-
-def test_half_of_the_mass_lies_in_few_heads_or_in_half_of_them():
-    assert mass_concentration(torch.ones(4, 8)) == 0.5
-    assert mass_concentration(torch.tensor([9.0, 1, 1, 1, 1, 1, 1, 1, -5, 0])) == 0.1
-    assert mass_concentration(torch.tensor([4.0, 3, 2, 1])) == 0.5
-    assert mass_concentration(torch.tensor([4.0, 3, 2, 1]), share=0.4) == 0.25
-    assert mass_concentration(torch.tensor([8.0, torch.nan, 1, torch.nan])) == 0.5
-    assert torch.isnan(torch.tensor(mass_concentration(torch.tensor([-1.0, 0.0]))))
-    with pytest.raises(BadInput, match=r"mass_concentration.share is 1.5"):
-        mass_concentration(torch.ones(3), share=1.5)
 
 
 @pytest.mark.parametrize(

@@ -64,16 +64,16 @@ def deliver_answer(
     lake.deliver("answers", f"{study}--{trial_id}", pl.DataFrame([row | {"answered_at": at}]))
 
 
-def deliver_head_scores(lake: Lake, delivery_id: str, scores: dict[tuple[int, int], float]) -> None:
-    """Deliver the mean score of each (layer, head), with an interval of 0.1 around it."""
+def deliver_head_scores(lake: Lake, delivery_id: str, scores: dict[tuple[int, int], float | None]) -> None:
+    """Deliver the mean score of each (layer, head), with an interval of 0.1 around it; None = not measured."""
     rows = [
         {
             "delivery_id": delivery_id,
             "layer": layer,
             "head": head,
             "score": score,
-            "ci_low": score - 0.05,
-            "ci_high": score + 0.05,
+            "ci_low": None if score is None else score - 0.05,
+            "ci_high": None if score is None else score + 0.05,
             "n_items": 20,
             "n_clusters": None,
         }

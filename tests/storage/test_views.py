@@ -32,6 +32,7 @@ DESIGNED = {
     "curves": "probe measure x_name x value ci_low ci_high n_items",
     "curve_items": "probe measure x_name x item value",
     "reliability": "probe split_half spearman_brown top_k_jaccard",
+    "head_concentration": "probe n_heads n_positive n_half concentration n_items",
     "head_roles": "layer head role evidence",
     "ioi_heads": "role layer head place score threshold n_items cost",
     "reused_heads": "stage other_promptset layer head is_here is_there is_shared",
@@ -55,6 +56,7 @@ OVER_PROMPTS = [
     "controls",
     "curves",
     "dynamics",
+    "head_concentration",
     "head_effects",
     "head_ranking",
     "head_roles",
@@ -257,6 +259,28 @@ def test_a_count_of_roles_is_descriptive_where_its_scores_are(lake: Lake, ask: A
     deliver_answer(lake, "s", "t1", "d1")
     deliver_head_scores(lake, "d1", {(0, 0): 0.5, (0, 1): 0.1})  # of 20 prompts
     assert ask("select role, n_heads, is_descriptive from mart.role_counts") == [("induction", 1, True)]
+
+
+@pytest.mark.parametrize(
+    ("scores", "n_heads", "n_positive", "n_half"),
+    [
+        ([1.0] * 8, 8, 8, 4),
+        ([9.0, 1, 1, 1, 1, 1, 1, 1, -5, 0], 10, 8, 1),
+        ([1.0, 4, 2, 3], 4, 4, 2),
+        ([8.0, None, 1, None], 2, 2, 1),
+        ([-1.0, 0], 2, 0, None),
+        ([None], None, None, None),
+    ],
+)
+def test_half_of_the_scores_lies_in_few_heads_or_in_half_of_them(
+    lake: Lake, ask: Ask, scores: list[float | None], n_heads: int | None, n_positive: int | None, n_half: int | None
+) -> None:
+    deliver_trial(lake, "d1", low=None, high=None)
+    deliver_answer(lake, "s", "t1", "d1")
+    deliver_head_scores(lake, "d1", {(0, head): score for head, score in enumerate(scores)})
+    found = ask("select n_heads, n_positive, n_half, concentration from mart.head_concentration")
+    share = None if n_half is None or n_heads is None else n_half / n_heads
+    assert found == ([] if n_heads is None else [(n_heads, n_positive, n_half, share)])
 
 
 def test_prompts_that_are_not_clustered_have_no_number_of_clusters(lake: Lake, ask: Ask) -> None:
