@@ -44,7 +44,7 @@ def run_packed(
     """
     pack = _Pack(pieces, watch)
     with handled(attention_modules, pack.attend):
-        if len(pieces) == 1 and pieces[0].start == 0:
+        if pack.is_one_prompt:
             hidden = backbone.hidden(pieces[0].ids[None])
         else:
             hidden = backbone.hidden(pack.ids, position_ids=pack.positions, attention_mask=pack.unread_mask)
@@ -78,9 +78,13 @@ class _Pack:
         self.positions = torch.cat(ranges)[None]
         self.unread_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)  # so that transformers makes none
         self.groups = list(_alike(pieces))
+        self.is_one_prompt = len(pieces) == 1 and pieces[0].start == 0
 
     def attend(self, call: AttentionCall) -> Tensor:
         """Z of every token [1 token head width], each prompt apart."""
+        if self.is_one_prompt:  # under the mask that the model itself makes
+            self.watch(call, [0])
+            return call.compute()
         z = []
         for group in self.groups:
             apart = self._apart(call, group)

@@ -64,7 +64,8 @@ class Structure:
     has_plain_cache: whether a forward may go on from the keys and values that entered attention: the cache holds them
     (latent attention's does not), and nothing but attention looks back.
     runs_packed: whether a prompt behind another one in the same row, with positions of its own and attention to itself
-    alone, gives what it gives alone; not so where a model takes no positions or mixes tokens outside its attention.
+    alone, gives what it gives alone; not so where a model takes no positions, mixes tokens outside its attention, or
+    has masks that its attention calls do not state (chunks of the text, windows that are not named).
     """
 
     parts: tuple[LayerParts, ...]
@@ -81,6 +82,7 @@ class _Record:
     outputs: dict[nn.Module, Tensor] = field(default_factory=dict)
     z: dict[int, Tensor] = field(default_factory=dict)
     keys: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    windows: dict[int, int | None] = field(default_factory=dict)
     returns: dict[nn.Module, int | None] = field(default_factory=dict)
     repeated: set[nn.Module] = field(default_factory=set)
 
@@ -97,6 +99,7 @@ class _Record:
     def attention(self, call: AttentionCall) -> Tensor:
         """Attention handler: note Z, keys and values."""
         self.keys[call.layer] = call.key, call.value
+        self.windows[call.layer] = call.window
         self.z[call.layer] = call.compute()
         return self.z[call.layer]
 
@@ -128,7 +131,9 @@ def find_structure(hf: PreTrainedModel, backbone: Backbone, attention: dict[int,
         for hook in hooks:
             hook.remove()
     parts = tuple(_layer_parts(layers[each], attention[each], record.z[each], record) for each in range(len(layers)))
-    runs_packed = _runs_packed(backbone, [attention[each] for each in range(len(layers))], ids[0], hidden[0])
+    runs_packed = _states_its_masks(hf.config.get_text_config(), record.windows) and _runs_packed(
+        backbone, [attention[each] for each in range(len(layers))], ids[0], hidden[0]
+    )
     has_plain_cache = _is_plain(cache, record) and _goes_on(backbone, ids, hidden)
     return Structure(parts, _final_norm(record, layers, hidden), has_plain_cache, runs_packed)
 
@@ -139,6 +144,19 @@ def _goes_on(backbone: Backbone, ids: Tensor, hidden: Tensor) -> bool:
     backbone.hidden(ids[:, :half], past_key_values=cache, use_cache=True)
     rest = backbone.hidden(ids[:, half:], past_key_values=cache, use_cache=True)
     return _same(rest, hidden[:, half:])
+
+
+def _states_its_masks(config: Any, windows: dict[int, int | None]) -> bool:
+    """Whether each layer sees all before it, or a window that its attention call names."""
+    if getattr(config, "attention_chunk_size", None) is not None:
+        return False
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None:
+        is_windowed = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
+        return not is_windowed or any(window is not None for window in windows.values())
+    if not set(kinds) <= {"full_attention", "sliding_attention"}:
+        return False
+    return all(windows[layer] is not None for layer, kind in enumerate(kinds) if kind == "sliding_attention")
 
 
 def _runs_packed(backbone: Backbone, attention: list[nn.Module], ids: Tensor, hidden: Tensor) -> bool:

@@ -77,12 +77,14 @@ def find_backbone(hf: PreTrainedModel, ids: Tensor) -> tuple[Backbone, Tensor]:
     Raises: NotApplicable when neither the base model nor a model right below it is called.
     """
     base = hf.base_model
-    candidates = [(hf, hf.base_model_prefix), *((base, name) for name, _ in base.named_children())]
+    candidates = [(base, name) for name, _ in base.named_children()]
+    if base is not hf:  # it is where a model gives it another name than its class says
+        candidates.insert(0, (hf, hf.base_model_prefix))
     called: list[int] = []
     hooks = [
         parent.get_submodule(name).register_forward_pre_hook(lambda *_, place=place: called.append(place))
         for place, (parent, name) in enumerate(candidates)
-        if base is not hf and isinstance(parent.get_submodule(name), PreTrainedModel)
+        if isinstance(parent.get_submodule(name), PreTrainedModel)
     ]
     try:
         logits = hf(input_ids=ids, use_cache=False).logits

@@ -83,10 +83,16 @@ OUTSIDE: dict[str, dict[str, Any]] = {
                "state_size": 4, "n_groups": 1, "expand": 2, "chunk_size": 8},
 }  # fmt: skip
 
+# Through the attention interface, but in ways of their own
+STRANGE: dict[str, dict[str, Any]] = {
+    "llama4_text": LLAMA | EXPERTS | {"head_dim": 4, "intermediate_size_mlp": 24, "interleave_moe_layer_step": 2,
+                    "no_rope_layers": [1, 1, 0], "attn_temperature_tuning": False},
+}  # fmt: skip
+
 
 def tiny(model_type: str, dtype: torch.dtype = torch.float32, **changes: Any) -> PreTrainedModel:
     """A seeded random model whose attention is far from uniform, in eval mode."""
-    settings = OUTSIDE[model_type] if model_type in OUTSIDE else INSIDE[model_type][1]
+    settings = (OUTSIDE | STRANGE)[model_type] if model_type in OUTSIDE | STRANGE else INSIDE[model_type][1]
     with torch.random.fork_rng():
         torch.manual_seed(0)
         hf = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **(settings | changes)))

@@ -22,8 +22,8 @@ decides.
 - **prefix**: patches reuse the keys and values of a shared prefix.
 - **attribution**: direct logit attribution adds up; **circuits**: copying scores from the weights.
 - The others run behavior probes only, and say so.
-- A prompt is read up to the model's stated length; where rotary frequencies follow from the length of the text (LongRoPE,
-  dynamic), up to where they begin to: beyond it a prompt would give other digits beside longer ones.
+- A prompt is read up to the model's stated length; where rotary frequencies follow from the length of the text
+  (LongRoPE, dynamic), up to where they begin to: beyond it a prompt would give other digits beside longer ones.
 
 | architecture | exercises | heads | prefix | attribution | circuits |
 |---|---|---|---|---|---|

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from mneme.interception import AttentionCall
 from mneme.model import LanguageModel
 from mneme.packing import Kept, Piece, run_packed
 from mneme.shared_prefix import run_shared
+from mneme.structure import _states_its_masks
 from tests.architectures import INSIDE, tiny
 
 PROMPT = torch.arange(3, 17)
@@ -117,6 +119,38 @@ def test_a_model_that_mixes_tokens_elsewhere_is_neither_packed_nor_resumed_and_s
     hidden = run_shared(lm, padded(rows), torch.tensor([[14], [14]]), lambda *_: None)
     for item, row in enumerate(rows):
         torch.testing.assert_close(hidden[item, 0], alone(lm, torch.tensor(row))[-1], atol=1e-9, rtol=1e-7)
+
+
+CHUNKS = {"attention_chunk_size": 6, "layer_types": ["chunked_attention", "chunked_attention", "full_attention"]}
+
+
+def test_a_model_that_reads_its_text_in_chunks_is_not_packed_and_stays_exact() -> None:
+    lm = LanguageModel(tiny("llama4_text", torch.float64, **CHUNKS), "chunked", None, "cpu")
+    assert lm.structure is not None
+    assert not lm.structure.runs_packed
+    rows = [[*PROMPT.tolist(), 5], [*PROMPT.tolist(), 6]]
+    hidden = run_shared(lm, padded(rows), torch.tensor([[14], [14]]), lambda *_: None)
+    for item, row in enumerate(rows):
+        torch.testing.assert_close(hidden[item, 0], alone(lm, torch.tensor(row))[-1], atol=1e-7, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "windows", "is_stated"),
+    [
+        ({}, [None, None], True),
+        ({"sliding_window": 6}, [6, 6], True),
+        ({"sliding_window": 6}, [None, None], False),  # its mask cuts what its attention calls do not name
+        ({"sliding_window": 6, "use_sliding_window": False}, [None, None], True),
+        ({"layer_types": ["sliding_attention", "full_attention"]}, [6, None], True),
+        ({"layer_types": ["sliding_attention", "full_attention"]}, [None, None], False),
+        ({"layer_types": ["chunked_attention", "full_attention"]}, [None, None], False),
+        ({"attention_chunk_size": 6}, [None, None], False),
+    ],
+)
+def test_masks_are_stated_by_windows_that_calls_name(
+    settings: dict[str, Any], windows: list[int | None], is_stated: bool
+) -> None:
+    assert _states_its_masks(SimpleNamespace(**settings), dict(enumerate(windows))) is is_stated
 
 
 def test_a_model_that_takes_no_positions_is_not_packed(monkeypatch: pytest.MonkeyPatch) -> None:
