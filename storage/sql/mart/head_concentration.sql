@@ -1,18 +1,29 @@
 with
-head_ranking as (select * from mart.head_ranking),
+trials as (select * from stg.current_trials),
+
+head_scores as (select * from stg.head_scores),
 
 running as (
     select
-        h.*,
-        greatest(h.score, 0) as positive,
-        sum(greatest(h.score, 0)) over (partition by h.trial_id) as whole,
-        sum(greatest(h.score, 0)) over (
-            partition by h.trial_id
-            order by h.score desc, h.layer asc, h.head asc
+        t.model,
+        t.model_seed,
+        t.promptset,
+        t.promptset_seed,
+        t.variant,
+        t.trial_id,
+        t.probe,
+        t.is_control,
+        s.n_items,
+        greatest(s.score, 0) as positive,
+        sum(greatest(s.score, 0)) over (partition by s.delivery_id) as whole,
+        sum(greatest(s.score, 0)) over (
+            partition by s.delivery_id
+            order by s.score desc, s.layer asc, s.head asc
             rows between unbounded preceding and current row
         ) as held
-    from head_ranking as h
-    where h.score is not null
+    from head_scores as s
+    inner join trials as t on s.delivery_id = t.delivery_id
+    where t.status = 'delivered' and t.step is null and s.score is not null
 ),
 
 counted as (
