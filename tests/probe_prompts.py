@@ -57,6 +57,14 @@ def _of_unknown_needles(lm: LanguageModel) -> Promptset:
     return prompts.select((~said_closed_book(lm, prompts, needles)).nonzero()[:ITEMS, 0])
 
 
+def _of_documents(lm: LanguageModel) -> Promptset:
+    """Three documents of two tokens, the first of which answers the question."""
+    prompts = repeated(lm)
+    places = {"key_0": 3, "target_0": 4, "key_1": 6, "target_1": 7, "key_2": 9, "target_2": 10, "target": 4}
+    labels = prompts.clean.labels | {name: torch.full((len(prompts),), at) for name, at in places.items()}
+    return replace(prompts, clean=replace(prompts.clean, labels=labels))
+
+
 def _with_concept(lm: LanguageModel) -> Promptset:
     """Prompts told apart by their last token, each in a group of its own."""
     prompts = repeated(lm, n_items=80)
@@ -109,6 +117,7 @@ def _of_colors(lm: LanguageModel) -> Promptset:
 
 OF_GROUPS = ("read_twice_gain", "u_index")  # one number a group of prompts, on one of them
 OWN: dict[str, Callable[[LanguageModel], Promptset]] = {
+    "evidence_margin": _of_documents,
     "concept_depth": _with_concept,
     "retrieval_score": _of_unknown_needles,
     "ioi_circuit": _of_two_names,
