@@ -16,6 +16,12 @@ CHUNK_ELEMENTS = 1 << 24  # attention scores in memory at once: 64 MiB in float3
 Heads = Sequence[int] | Tensor | None
 
 
+def visible_keys(positions: Tensor, keys: Tensor, window: int | None) -> Tensor:
+    """Which keys the queries at some positions see, themselves among them: bool, as the two broadcast."""
+    visible = keys <= positions
+    return visible if window is None else visible & (keys > positions - window)
+
+
 @dataclass(frozen=True)
 class AttentionInputs:
     """Queries and keys of one layer and one batch as they enter attention (after rotary embeddings and norms).
@@ -240,7 +246,7 @@ class AttentionInputs:
         """[1|item 1|head query key] bool, for rows [1|item query]."""
         keys = torch.arange(self.n_keys, device=self.query.device)
         if self.mask is None:
-            return self._in_window(self._position(queries)[:, None, :, None], keys)
+            return visible_keys(self._position(queries)[:, None, :, None], keys, self.window)
         mask = self.mask.expand(len(self.query), -1, -1, -1)
         if heads is not None and mask.shape[1] > 1:
             mask = mask[:, torch.as_tensor(heads, device=mask.device)]
@@ -250,14 +256,10 @@ class AttentionInputs:
     def _visible_entries(self, queries: Tensor, keys: Tensor) -> Tensor:
         """[1|item 1|head entry] bool."""
         if self.mask is None:
-            return self._in_window(self._position(queries), keys)[:, None, :]
+            return visible_keys(self._position(queries), keys, self.window)[:, None, :]
         mask = self.mask.expand(len(self.query), -1, -1, -1)
         flat = (queries * self.n_keys + keys)[:, None, :].expand(len(mask), mask.shape[1], -1)
         return torch.gather(mask.flatten(2), 2, flat)
-
-    def _in_window(self, positions: Tensor, keys: Tensor) -> Tensor:
-        visible = keys <= positions
-        return visible if self.window is None else visible & (keys > positions - self.window)
 
     def _position(self, queries: Tensor) -> Tensor:
         return queries + (self.n_keys - self.n_queries)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mneme.arguments import one_of
-from mneme.attention import AttentionInputs
+from mneme.attention import AttentionInputs, visible_keys
 from mneme.attention_shares import NOTHING_LEFT
 from mneme.errors import BadInput, NotApplicable
 from mneme.promptset import Promptset
@@ -190,9 +190,7 @@ def _seen(layer: AttentionInputs, places: Places) -> tuple[Tensor, Tensor, Tenso
     """
     index, is_query = places.query_index()
     keys = torch.arange(layer.n_keys)
-    visible = keys <= index[:, :, None]
-    if layer.window is not None:
-        visible &= keys > index[:, :, None] - layer.window
+    visible = visible_keys(index[:, :, None], keys, layer.window)
     counted = is_query & (visible | ~places.evidence[:, None]).all(dim=2)
     return index, visible, counted / counted.sum(dim=1, keepdim=True)
 

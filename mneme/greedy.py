@@ -46,7 +46,7 @@ def decode_greedily(
     n_steps = whole_number("decode_greedily.n_steps", n_steps, 1)
     batch = lm.batch(batch)
     lm.require_attention()
-    if lm.structure is None or not lm.structure.runs_packed:
+    if not lm.runs_packed:
         raise NotApplicable(
             f"{lm.name} cannot go on from the keys and values of what it has read, so it cannot be decoded step by step"
         )

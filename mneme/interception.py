@@ -14,7 +14,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from mneme.attention import AttentionInputs
+from mneme.attention import AttentionInputs, visible_keys
 from mneme.errors import NotApplicable
 
 NAME = "mneme"
@@ -87,9 +87,7 @@ class AttentionCall:
             positions = torch.arange(start, min(start + BLOCK, n_queries), device=self.query.device) + self.first_query
             low = 0 if self.window is None else max(0, int(positions[0]) - self.window + 1)
             keys = torch.arange(low, int(positions[-1]) + 1, device=self.query.device)
-            mask = keys <= positions[:, None]
-            if self.window is not None:
-                mask &= keys > positions[:, None] - self.window
+            mask = visible_keys(positions[:, None], keys, self.window)
             query = self.query[:, :, start : start + BLOCK]
             n_shared = query.shape[1] // n_kv_heads
             z = scaled_dot_product_attention(

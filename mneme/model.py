@@ -108,6 +108,11 @@ class LanguageModel:
         seen = self.require_attention()
         return [seen.modules[layer] for layer in range(self.n_layers)]
 
+    @property
+    def runs_packed(self) -> bool:
+        """Whether prompts may run behind each other in one row (see `Structure`)."""
+        return self.structure is not None and self.structure.runs_packed
+
     @cached_property
     def tokenizer(self) -> Any:
         """The folder's tokenizer, None when it has none."""

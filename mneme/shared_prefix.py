@@ -84,8 +84,7 @@ def run_shared(
     rows = rows.to(batch.ids.device)
     if rows.shape[0] != len(batch) or bool(((rows < 0) | (rows >= batch.lengths[:, None])).any()):
         raise BadInput("the wanted rows must lie inside their prompts, as [item row]")
-    is_shared = lm.structure is not None and lm.structure.runs_packed
-    own_from = rows.amin(dim=1) if is_shared else torch.zeros_like(batch.lengths)
+    own_from = rows.amin(dim=1) if lm.runs_packed else torch.zeros_like(batch.lengths)
     run = _Run(lm, batch, rows, visit, kept, prefix_tree(batch, own_from), progress)
     run.descend(run.children[-1], {})
     return torch.stack([run.hidden[item] for item in range(len(batch))])
@@ -136,8 +135,7 @@ class _Run:
 
     def _packs(self, items: list[int]) -> Iterator[list[int]]:
         """Prompts for one forward each, those of one shape side by side; one prompt each where a model packs none."""
-        is_packed = self.lm.structure is not None and self.lm.structure.runs_packed
-        most = items_per_forward(self.lm, 1) // PIECES_COST if is_packed else 0
+        most = items_per_forward(self.lm, 1) // PIECES_COST if self.lm.runs_packed else 0
         lengths = self.batch.lengths.tolist()
         pack: list[int] = []
         cost = 0
@@ -165,7 +163,8 @@ class _Run:
     def _forward(self, group: list[int], stems: dict[int, Kept]) -> dict[int, Kept]:
         """Note the final hidden states of some prompts; keys and values of those on which others build."""
         starts = [self.tree.starts[item] for item in group]
-        kept = {item: Kept() for item in group if self._n_kept(item)}
+        n_kept = {item: self._n_kept(item) for item in group}
+        kept = {item: Kept() for item in group if n_kept[item]}
         device = self.batch.ids.device
         items = torch.tensor(group, device=device)
         rows = self.rows[items] - torch.tensor(starts, device=device)[:, None]
@@ -175,8 +174,8 @@ class _Run:
             for unit, place in enumerate(places):
                 item = group[place]
                 if item in kept:
-                    kept[item].keys.append(call.key[unit : unit + 1, :, : self._n_kept(item)].clone())
-                    kept[item].values.append(call.value[unit : unit + 1, :, : self._n_kept(item)].clone())
+                    kept[item].keys.append(call.key[unit : unit + 1, :, : n_kept[item]].clone())
+                    kept[item].values.append(call.value[unit : unit + 1, :, : n_kept[item]].clone())
 
         pieces = [
             Piece(self.batch.ids[item, start : self.batch.lengths[item]], start, stems.get(self.tree.parents[item]))
